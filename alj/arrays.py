@@ -1,0 +1,69 @@
+"""Array functions that every floor needs: NaN-safe roots and powers, buckets, padding, keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from alj.types import Key
+
+
+def safe_norm(vectors: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
+    """Length of vectors, with gradient 0 (not NaN) where the vector is zero."""
+    square = jnp.sum(vectors * vectors, axis=-1)
+    zero = square == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def safe_power(base: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
+    """`base ** exponent` for base ≥ 0, with value and gradient 0 (not NaN) where base is 0."""
+    zero = base <= 0
+    return jnp.where(zero, 0.0, jnp.where(zero, 1.0, base) ** exponent)
+
+
+def bucket(count: int, smallest: int = 1) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that holds `count`.
+
+    Sizes rounded up to buckets waste at most a third and keep the number of compilations
+    logarithmic in the largest size.
+
+    >>> [bucket(n) for n in (1, 5, 13, 100)]
+    [1, 6, 16, 128]
+    """
+    size = max(count, smallest, 1)
+    power = 1 << (size - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= size else power
+
+
+def pad_axis(array, length: int, value, axis: int = 0) -> np.ndarray:
+    """`array` (host) extended along `axis` to `length` with `value`."""
+    array = np.asarray(array)
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, length - array.shape[axis])
+    return np.pad(array, widths, constant_values=value)
+
+
+def split_named(key: Key, *names: str) -> tuple[Key, ...]:
+    """One key for each name, independent of the order and number of the others.
+
+    >>> import jax
+    >>> walk, choose = split_named(jax.random.key(0), "walk", "choose")
+    """
+    return tuple(jax.random.fold_in(key, _stable_hash(name)) for name in names)
+
+
+def _stable_hash(name: str) -> int:
+    value = 2166136261
+    for byte in name.encode():
+        value = ((value ^ byte) * 16777619) % 2**32
+    return value
+
+
+def stack_trees(trees):
+    """Trees of equal structure, stacked along a new leading axis (host or device)."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def take_tree(tree, index):
+    """`leaf[index]` for every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,0 +1,28 @@
+"""Strict settings for every test: x64, no silent rank promotion, keys never reused, types checked."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("alj", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+_cache = os.environ.get("ALJ_TEST_CACHE", str(Path(tempfile.gettempdir()) / "alj-test-cache"))
+jax.config.update("jax_compilation_cache_dir", _cache)
+jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """Small reference files made by other codes."""
+    return Path(__file__).parent / "data"
