@@ -1,5 +1,7 @@
 """Array functions that every floor needs: NaN-safe roots and powers, buckets, padding, keys."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,14 @@ def bucket(count: int, smallest: int = 1) -> int:
     size = max(count, smallest, 1)
     power = 1 << (size - 1).bit_length()
     return 3 * power // 4 if power >= 4 and 3 * power // 4 >= size else power
+
+
+def double_precision(enable: bool = True):
+    """Context in which JAX computes in float64 (or not), without touching the global switch."""
+    scoped = getattr(jax, "enable_x64", None)
+    if scoped is None:  # jax < 0.8 keeps it under jax.experimental
+        scoped = importlib.import_module("jax.experimental").enable_x64
+    return scoped(enable)
 
 
 def pad_axis(array, length: int, value, axis: int = 0) -> np.ndarray:

@@ -108,10 +108,10 @@ class Potential(NamedTuple):
     """Atomic energies of a structure, and how to make and prepare their parameters.
 
     Parameters are `{"body": ..., "readout": ..., "constants": ...}`. Atomic energies are affine in
-    `readout`, the last weights only (`{}` for classical potentials); `constants` come from `prepare`
-    and are never trained. Energies, forces, stresses, last-layer features are derived once for all
-    potentials in `potentials.combine`. A neighbor table may reach further than `cutoff`: what lies
-    beyond is ignored.
+    `readout`, the last weights only (`{}` for classical potentials); `constants` come from
+    `prepare` and are never trained. Energies, forces, stresses, last-layer features are derived
+    once for all potentials in `potentials.combine`. A neighbor table may reach further than
+    `cutoff`: what lies beyond is ignored.
 
     init: `key -> params`.
     prepare: `(params, batches) -> params`: what comes from data (normalization, scale, shift).
@@ -177,11 +177,13 @@ class Frame(NamedTuple):
 class Sampler(NamedTuple):
     """A Stepper that explores, with the number of steps that it wants and how frames are thinned.
 
-    `spacing` says along what a trajectory is to be read evenly: "time" or "energy". `ensemble`
-    names the distribution it samples (None: none declared, none tested).
+    `place` (host) turns a batch of structures into starts for `stepper.init`, sizing tables;
+    `spacing` says along what a trajectory is to be read evenly: "time" or "energy"; `ensemble`
+    names the distribution it samples (None: none declared, none tested). Info is a `Frame`.
     """
 
     stepper: Stepper
+    place: Callable[[Structure], Any]
     steps: int
     spacing: str = "time"
     ensemble: str | None = None
@@ -212,7 +214,7 @@ class Trainer(NamedTuple):
 class Evidence(NamedTuple):
     """Everything a selector may look at, one row a candidate; what was not asked for is None.
 
-    energies (n,) eV; walks (n,) which walk a candidate came from; order (n,) its place there;
+    energies (n,) eV; samplers (n,) and walks (n,) which sampler and walk a candidate came from;
     spacing (n,) the coordinate along which its walk is read evenly; features (n, d) last-layer
     features of the energy; known_features (m, d) the same of the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
@@ -221,8 +223,8 @@ class Evidence(NamedTuple):
     """
 
     energies: Any = None
+    samplers: Any = None
     walks: Any = None
-    order: Any = None
     spacing: Any = None
     features: Any = None
     known_features: Any = None

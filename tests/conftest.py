@@ -19,7 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 _cache = os.environ.get("ALJ_TEST_CACHE", str(Path(tempfile.gettempdir()) / "alj-test-cache"))
 jax.config.update("jax_compilation_cache_dir", _cache)
-jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def environment_rows(
     neighbor_species = species.at[indices].get(mode="fill", fill_value=0)
     far = jnp.asarray([2.0 * cutoff, 0.0, 0.0], positions.dtype)
     return Environment(
-        vectors=jnp.where((neighbor_species > 0)[..., None], vectors, far),
+        vectors=jnp.where((neighbor_species > 0)[..., None], vectors, far[None, None]),
         species=species.at[rows].get(mode="fill", fill_value=0),
         neighbor_species=neighbor_species,
         neighbors=indices,

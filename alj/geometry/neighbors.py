@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from alj.arrays import bucket
 from alj.geometry.periodic import completed_cell, heights, images_needed, minimum_image
@@ -30,16 +30,27 @@ def neighbor_table(structure: Structure, cutoff: float, size: TableSize) -> Neig
 
     `overflow` is set when a row is full or a cell is too small for `size.images`.
     """
+    return table_from_offsets(structure, cutoff, size.capacity, image_offsets(size.images))
+
+
+def image_offsets(images: tuple[int, int, int]) -> Int[Array, "offsets 3"]:
+    """The image shifts to search around the nearest image."""
+    return jnp.asarray(list(product(*(range(-n, n + 1) for n in images))), jnp.int32)
+
+
+def table_from_offsets(
+    structure: Structure, cutoff: float, capacity: int, offsets: Int[Array, "offsets 3"]
+) -> Neighbors:
+    """`neighbor_table` with the images as an array, for those who carry the size in their state."""
     atoms = structure.positions.shape[0]
-    near, shifts = _near(structure, cutoff, size.images)
+    near, shifts = _near(structure, cutoff, offsets)
     near, shifts = near.reshape(atoms, -1), shifts.reshape(atoms, -1, 3)
-    columns, count = compact(near, size.capacity)
-    offsets = near.shape[1] // atoms
+    columns, count = compact(near, capacity)
     found = columns < near.shape[1]
-    indices = jnp.where(found, columns // offsets, atoms)
+    indices = jnp.where(found, columns // offsets.shape[0], atoms)
     shifts = jnp.take_along_axis(shifts, jnp.minimum(columns, near.shape[1] - 1)[..., None], axis=1)
-    small = jnp.any(cutoff / heights(structure.cell) - 0.5 > jnp.asarray(size.images))
-    overflow = small | jnp.any(count > size.capacity)
+    small = jnp.any(cutoff / heights(structure.cell) - 0.5 > jnp.max(offsets, axis=0))
+    overflow = small | jnp.any(count > capacity)
     return Neighbors(indices, jnp.where(found[..., None], shifts, 0), overflow)
 
 
@@ -90,24 +101,23 @@ def compact(mask: Bool[Array, "rows columns"], capacity: int):
 _ABSURD = 2000
 
 
-def _near(structure, cutoff, images):
+def _near(structure, cutoff, offsets):
     """Which images lie within the cutoff, (atoms, atoms, offsets), and their shifts."""
     positions, species, cell = structure.positions, structure.species, structure.cell
     atoms = positions.shape[0]
     inverse = jnp.linalg.inv(completed_cell(cell))
     nearest, base = minimum_image(positions[None, :] - positions[:, None], cell, inverse)
-    offsets = jnp.asarray(list(product(*(range(-n, n + 1) for n in images))), jnp.int32)
-    vectors = nearest[:, :, None] + offsets.astype(positions.dtype) @ cell
+    vectors = nearest[:, :, None] + (offsets.astype(positions.dtype) @ cell)[None, None]
     squares = jnp.sum(vectors * vectors, axis=-1)
-    itself = jnp.eye(atoms, dtype=bool)[:, :, None] & jnp.all(offsets == 0, axis=-1)
+    itself = jnp.eye(atoms, dtype=bool)[:, :, None] & jnp.all(offsets == 0, axis=-1)[None, None]
     real = (species > 0)[:, None, None] & (species > 0)[None, :, None]
-    return (squares < cutoff * cutoff) & real & ~itself, base[:, :, None] + offsets
+    return (squares < cutoff * cutoff) & real & ~itself, base[:, :, None] + offsets[None, None]
 
 
 @partial(jax.jit, static_argnums=(2,))
 def _largest_counts(structures, cutoff, images):
     def largest(structure):
-        near, _ = _near(structure, cutoff, images)
+        near, _ = _near(structure, cutoff, image_offsets(images))
         return jnp.max(jnp.sum(near, axis=(1, 2)), initial=0)
 
     return jax.lax.map(largest, structures)

@@ -42,7 +42,7 @@ def volume(cell: Float[Array, "3 3"]) -> Float[Array, ""]:
 def wrap(positions: Float[Array, " atoms 3"], cell: Float[Array, "3 3"]):
     """Positions moved into the cell along the directions that repeat."""
     whole = jnp.floor(fractional(positions, cell))
-    return positions - jnp.where(periodic_axes(cell), whole, 0.0) @ cell
+    return positions - jnp.where(periodic_axes(cell)[None], whole, 0.0) @ cell
 
 
 def minimum_image(vectors: Float[Array, "*shape 3"], cell: Float[Array, "3 3"], inverse):
@@ -51,7 +51,7 @@ def minimum_image(vectors: Float[Array, "*shape 3"], cell: Float[Array, "3 3"], 
     `inverse` is that of the completed cell, taken as an argument because callers reuse it.
     """
     whole = jnp.round(vectors @ inverse)
-    shifts = jnp.where(periodic_axes(cell), -whole, 0.0)
+    shifts = -whole * periodic_axes(cell).astype(whole.dtype).reshape((1,) * (whole.ndim - 1) + (3,))
     return vectors + shifts @ cell, shifts.astype(jnp.int32)
 
 
@@ -62,8 +62,9 @@ def images_needed(cells: np.ndarray, cutoff: float) -> tuple[int, int, int]:
     nearest image lies within ½: zero images where every cell is at least twice the cutoff high.
     """
     cells = np.reshape(cells, (-1, 3, 3))
-    found = np.stack([np.asarray(heights(jnp.asarray(cell))) for cell in cells])
-    needed = np.ceil(cutoff / found.min(axis=0) - 0.5)
+    # the columns of the pseudo-inverse are 1/height long, and zero where a direction does not repeat
+    steepness = np.linalg.norm(np.linalg.pinv(cells), axis=-2).max(axis=0)
+    needed = np.ceil(cutoff * steepness - 0.5)
     return tuple(int(n) for n in np.maximum(needed, 0))
 
 
@@ -76,5 +77,6 @@ def _normal(rows, i):
     least = jnp.eye(3, dtype=a.dtype)[jnp.argmin(jnp.abs(one))]
     side = jnp.cross(one, least)
     length = jnp.linalg.norm(side)
-    single = jnp.where(length > 0, side / jnp.where(length > 0, length, 1.0), jnp.eye(3, dtype=a.dtype)[i])
+    axis = jnp.eye(3, dtype=a.dtype)[i]
+    single = jnp.where(length > 0, side / jnp.where(length > 0, length, 1.0), axis)
     return jnp.where(area > 0, cross / jnp.where(area > 0, area, 1.0), single)

@@ -1,0 +1,8 @@
+"""Selectors: what to label next, as plain functions of evidence."""
+
+from alj.selection.committee import committee
+from alj.selection.posterior_variance import posterior_variance
+from alj.selection.random import random
+from alj.selection.spaced import spaced
+
+SELECTORS = (random, spaced, committee, posterior_variance)

@@ -1,0 +1,341 @@
+"""Labeled structures as ragged flat arrays on the host, read strictly and served as padded batches.
+
+A growing set must not recompile the trainer, and 3 atoms beside 378 must waste nothing: structures
+are grouped by padded size, and counts, atoms and neighbor tables come in buckets.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from ase.data import chemical_symbols
+from ase.io.extxyz import key_val_dict_to_str
+from jaxtyping import Float, Int
+
+from alj.arrays import bucket
+from alj.campaign.reading import (
+    FIELDS,
+    choose_labels,
+    empty_labels,
+    ignored_keys,
+    read_atoms,
+    read_frame,
+)
+from alj.campaign.store import write_file
+from alj.geometry.neighbors import TableSize, batch_tables, table_size
+from alj.types import BadInput, Batch, Labels, Structure
+
+EXACT_SIZES = 4
+"""Up to so many different numbers of atoms get batches of exactly their size; more share buckets."""
+
+
+class Dataset(NamedTuple):
+    """Structures one after another: those of structure i are rows offsets[i]:offsets[i+1].
+
+    Units as in `Structure` and `Labels`; NaN: not given. `info` says where each came from.
+    """
+
+    positions: Float[np.ndarray, "total 3"]
+    species: Int[np.ndarray, " total"]
+    cell: Float[np.ndarray, "n 3 3"]
+    charge: Int[np.ndarray, " n"]
+    multiplicity: Int[np.ndarray, " n"]
+    offsets: Int[np.ndarray, " n+1"]
+    energy: Float[np.ndarray, " n"]
+    forces: Float[np.ndarray, "total 3"]
+    stress: Float[np.ndarray, "n 3 3"]
+    dipole: Float[np.ndarray, "n 3"]
+    charges: Float[np.ndarray, " total"]
+    atomic_energies: Float[np.ndarray, " total"]
+    info: tuple[dict[str, Any], ...]
+
+
+_PER_ATOM = ("positions", "species", "forces", "charges", "atomic_energies")
+_PER_STRUCTURE = ("cell", "charge", "multiplicity", "energy", "stress", "dipole")
+
+
+def empty() -> Dataset:
+    """A data set without structures."""
+    return Dataset(
+        positions=np.zeros((0, 3)),
+        species=np.zeros(0, np.int32),
+        cell=np.zeros((0, 3, 3)),
+        charge=np.zeros(0, np.int32),
+        multiplicity=np.zeros(0, np.int32),
+        offsets=np.zeros(1, np.int64),
+        energy=np.zeros(0),
+        forces=np.zeros((0, 3)),
+        stress=np.zeros((0, 3, 3)),
+        dipole=np.zeros((0, 3)),
+        charges=np.zeros(0),
+        atomic_energies=np.zeros(0),
+        info=(),
+    )
+
+
+def count(dataset: Dataset) -> int:
+    """The number of structures."""
+    return len(dataset.offsets) - 1
+
+
+def sizes(dataset: Dataset) -> np.ndarray:
+    """The number of atoms of each structure."""
+    return np.diff(dataset.offsets)
+
+
+def append(
+    dataset: Dataset,
+    structures: list[Structure],
+    labels: list[Labels] | None = None,
+    info: list[dict] | None = None,
+) -> Dataset:
+    """`dataset` with more structures behind; padded atoms are dropped. Without labels all are NaN."""
+    if not structures:
+        return dataset
+    columns = {name: [getattr(dataset, name)] for name in (*_PER_ATOM, *_PER_STRUCTURE)}
+    lengths = []
+    for i, structure in enumerate(structures):
+        real = np.asarray(structure.species) > 0
+        label = empty_labels(len(real)) if labels is None else labels[i]
+        given = {**structure._asdict(), **label._asdict()}
+        for name in _PER_ATOM:
+            columns[name].append(np.asarray(given[name])[real])
+        for name in _PER_STRUCTURE:
+            columns[name].append(np.asarray(given[name])[None])
+        lengths.append(int(real.sum()))
+    merged = {
+        name: np.concatenate([part.astype(parts[0].dtype) for part in parts])
+        for name, parts in columns.items()
+    }
+    offsets = np.concatenate([dataset.offsets, dataset.offsets[-1] + np.cumsum(lengths)])
+    more = tuple(info) if info is not None else ({},) * len(structures)
+    return Dataset(offsets=offsets, info=dataset.info + more, **merged)
+
+
+def select(dataset: Dataset, indices) -> Dataset:
+    """The structures at `indices`, in that order."""
+    indices = np.asarray(indices, np.int64).reshape(-1)
+    starts, lengths = dataset.offsets[indices], sizes(dataset)[indices]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    picked = {name: getattr(dataset, name)[rows] for name in _PER_ATOM}
+    picked |= {name: getattr(dataset, name)[indices] for name in _PER_STRUCTURE}
+    return Dataset(offsets=offsets, info=tuple(dataset.info[i] for i in indices), **picked)
+
+
+def structure(dataset: Dataset, index: int) -> Structure:
+    """Structure `index`, unpadded, on the host."""
+    return Structure(**_row(dataset, index, Structure._fields))
+
+
+def labels(dataset: Dataset, index: int) -> Labels:
+    """The labels of structure `index`."""
+    return Labels(**_row(dataset, index, Labels._fields))
+
+
+def structures(dataset: Dataset) -> list[Structure]:
+    """All structures, unpadded, on the host."""
+    return [structure(dataset, i) for i in range(count(dataset))]
+
+
+def batches(
+    dataset: Dataset,
+    cutoff: float,
+    *,
+    weights: np.ndarray | None = None,
+    dtype: Any = None,
+    count_bucket: bool = True,
+    table: dict[int, TableSize] | None = None,
+    at_most: int | None = None,
+) -> tuple[Batch, ...]:
+    """The data set as padded batches with neighbor tables reaching to `cutoff` (Å).
+
+    `index` is a structure's place in the data set, -1 (and weight 0) pads. With `count_bucket` the
+    number of structures is rounded up to a bucket, so that a growing set rarely changes shape.
+    `table` remembers the size of the neighbor table for each number of atoms and only ever grows:
+    hand in the same dict again to keep shapes. `at_most` cuts groups into batches of so many
+    structures. `dtype` (default: JAX's float) is that of everything but the energies, which stay as
+    precise as JAX allows.
+    """
+    dtype = jnp.dtype(dtype or jnp.result_type(float))
+    weights = np.ones(count(dataset)) if weights is None else np.asarray(weights)
+    table = {} if table is None else table
+    padded = padded_sizes(sizes(dataset))
+    result = []
+    for atoms in np.unique(padded):
+        members = np.flatnonzero(padded == atoms)
+        step = at_most or len(members)
+        rows = bucket(step if len(members) > step else len(members)) if count_bucket else step
+        rows = min(rows, at_most or rows)
+        for start in range(0, len(members), step):
+            chunk = members[start : start + step]
+            size = rows if count_bucket or len(members) > step else len(chunk)
+            result.append(_batch(dataset, chunk, (size, int(atoms)), cutoff, weights, dtype, table))
+    return tuple(result)
+
+
+def padded_sizes(atoms: np.ndarray) -> np.ndarray:
+    """What each structure's number of atoms is padded to."""
+    if len(np.unique(atoms)) <= EXACT_SIZES:
+        return np.asarray(atoms)
+    return np.array([bucket(int(n)) for n in atoms])
+
+
+def near_origin(positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Equivalent positions (Å) that survive single precision: wrapped, and centered where not periodic.
+
+    Positions within 100 Å of the origin are left as they are.
+    """
+    if np.abs(positions).max(initial=0.0) <= 100.0:
+        return positions
+    periodic = cell.any(axis=1)
+    if periodic.any():
+        steps = np.floor(positions @ np.linalg.pinv(cell))
+        positions = positions - np.where(periodic, steps, 0.0) @ cell
+    if not periodic.all():
+        normal = np.eye(3) - np.linalg.pinv(cell) @ cell
+        positions = positions - (positions.mean(axis=0) @ normal)[None]
+    return positions
+
+
+def read(
+    path: str | Path, *, labels: str = "required", species: tuple[int, ...] | None = None
+) -> tuple[Dataset, str]:
+    """Read a file of any format that ASE reads; also say in one line what was taken from it.
+
+    A `REF_…` key is taken where present and others are ignored; without one, two common names with
+    different values are an error; `virial` = −V·stress. `labels` is "required" (some energy or force
+    must be there), "optional" or "ignored". `species` are the atomic numbers that a model knows.
+
+    Raises BadInput, naming the file and the structure, counted from 0.
+    """
+    if labels not in ("required", "optional", "ignored"):
+        raise ValueError(f"labels must be required, optional or ignored, found {labels!r}")
+
+    def place(i: int) -> str:
+        return f"{path}: structure {i} (counting from 0)"
+
+    frames = []
+    for i, atoms in enumerate(read_atoms(path)):
+        try:
+            frame = read_frame(atoms, known=tuple(species or ()), with_labels=labels != "ignored")
+        except BadInput as error:
+            raise BadInput(f"{place(i)}: {error}") from None
+        frames.append(frame)
+    taken, sources = choose_labels(frames, place)
+    if labels == "required" and not (sources["energy"] or sources["forces"]):
+        raise BadInput(
+            f"{path}: no energies and no forces found; expected REF_energy or energy, "
+            "REF_forces or forces"
+        )
+    dataset = append(empty(), [f.structure for f in frames], taken, [f.info for f in frames])
+    return dataset, _report(dataset, sources, ignored_keys(frames, sources))
+
+
+def write(path: str | Path, dataset: Dataset) -> None:
+    """Write extxyz with REF_ keys and every digit, atomically; labels that are NaN are left out.
+
+    Raises ValueError where a label is given for some atoms or components only.
+    """
+    text = "".join(_frame_text(dataset, i) for i in range(count(dataset)))
+    write_file(Path(path), text.encode())
+
+
+def _row(dataset: Dataset, index: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    index = range(count(dataset))[index]
+    atoms = slice(dataset.offsets[index], dataset.offsets[index + 1])
+    where = {name: atoms if name in _PER_ATOM else index for name in names}
+    return {name: np.asarray(getattr(dataset, name)[where[name]]) for name in names}
+
+
+def _batch(dataset, members, shape, cutoff, weights, dtype, table) -> Batch:
+    """One batch of `shape` (structures, atoms)."""
+    rows, atoms = shape
+    arrays = {}
+    for name in (*Structure._fields, *Labels._fields):
+        flat = getattr(dataset, name)
+        trailing = flat.shape[1:]
+        whole = (rows, atoms, *trailing) if name in _PER_ATOM else (rows, *trailing)
+        missing = np.nan if name in Labels._fields else 0
+        arrays[name] = np.full(whole, missing, flat.dtype)
+    for row, member in enumerate(members):
+        one = _row(dataset, member, (*Structure._fields, *Labels._fields))
+        one["positions"] = near_origin(one["positions"], one["cell"])
+        for name, value in one.items():
+            if name in _PER_ATOM:
+                arrays[name][row, : len(value)] = value
+            else:
+                arrays[name][row] = value
+
+    def device(name):
+        array = arrays[name]
+        if array.dtype.kind != "f":
+            return jnp.asarray(array, jnp.int32)
+        return jnp.asarray(array, jnp.result_type(float) if name == "energy" else dtype)
+
+    stacked = Structure(**{name: device(name) for name in Structure._fields})
+    needed = table_size(stacked, cutoff)
+    known = table.get(atoms, needed)
+    images = tuple(max(pair) for pair in zip(needed.images, known.images, strict=True))
+    table[atoms] = TableSize(max(needed.capacity, known.capacity), images)
+    index = np.full(rows, -1)
+    index[: len(members)] = members
+    weight = np.where(index >= 0, weights[index], 0.0)
+    return Batch(
+        structures=stacked,
+        neighbors=batch_tables(stacked, cutoff, size=table[atoms]),
+        labels=Labels(**{name: device(name) for name in Labels._fields}),
+        weights=jnp.asarray(weight, dtype),
+        index=jnp.asarray(index, jnp.int32),
+    )
+
+
+def _report(dataset: Dataset, sources: dict[str, dict[str, int]], ignored: list[str]) -> str:
+    taken = []
+    for field in FIELDS:
+        for key, times in sources[field].items():
+            some = f" ({times} of {count(dataset)})" if times < count(dataset) else ""
+            taken.append(f"{field.replace('_', ' ')} from {key}{some}")
+    atoms = sizes(dataset)
+    span = f"{atoms.min()}" if atoms.min() == atoms.max() else f"{atoms.min()}–{atoms.max()}"
+    symbols = " ".join(chemical_symbols[z] for z in np.unique(dataset.species))
+    passed = f"; ignored {', '.join(ignored)}" if ignored else ""
+    noun = "structure" if count(dataset) == 1 else "structures"
+    return (
+        f"{', '.join(taken) or 'no labels'}; {count(dataset)} {noun}, {span} atoms, "
+        f"species {symbols}{passed}"
+    )
+
+
+def _frame_text(dataset: Dataset, index: int) -> str:
+    """One extxyz frame; `repr` gives the shortest digits that read back to the same number."""
+    one = _row(dataset, index, (*Structure._fields, *Labels._fields))
+    given = {}
+    for field in FIELDS:
+        missing = np.isnan(one[field])
+        if missing.any() and not missing.all():
+            raise ValueError(f"structure {index}: {field} is given in part; extxyz cannot say so")
+        if missing.size and not missing.any():
+            given[field] = one[field]
+    columns, properties = [one["positions"]], "species:S:1:pos:R:3"
+    for field in ("forces", "charges", "atomic_energies"):
+        if field in given:
+            columns.append(given[field].reshape(len(one["species"]), -1))
+            properties += f":REF_{field}:R:{columns[-1].shape[1]}"
+    cell = one["cell"]
+    head = f'Lattice="{_numbers(cell)}" ' if cell.any() else ""
+    head += f'Properties={properties} pbc="{" ".join("FT"[int(row.any())] for row in cell)}"'
+    for name in ("charge", "multiplicity"):
+        head += f" {name}={int(one[name])}" if one[name] else ""
+    head += f" REF_energy={float(given['energy'])!r}" if "energy" in given else ""
+    for field in ("stress", "dipole"):
+        head += f' REF_{field}="{_numbers(given[field])}"' if field in given else ""
+    head += f" {key_val_dict_to_str(dataset.info[index])}" if dataset.info[index] else ""
+    body = zip(one["species"], np.concatenate(columns, axis=1).tolist(), strict=True)
+    lines = [f"{chemical_symbols[z]} {' '.join(map(repr, row))}" for z, row in body]
+    return "\n".join([str(len(lines)), head.replace("\n", " "), *lines, ""])
+
+
+def _numbers(array: np.ndarray) -> str:
+    return " ".join(map(repr, array.reshape(-1).tolist()))

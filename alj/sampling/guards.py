@@ -1,0 +1,45 @@
+"""Guards of Monte Carlo walks on young potentials: holes end a walk, and it starts again.
+
+A network that was never shown a configuration may put it far below anything real. A walk that
+falls below `context.targets["floor_eV_per_atom"]` is frozen; its last structure is the one worth
+labeling, since its label fills the hole. Without that target nothing is guarded.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from alj.sampling.single_moves import Walker
+from alj.types import Context
+
+
+class Guard(NamedTuple):
+    """Where a walk began, its atomic energies there in eV, and how often it was sent back."""
+
+    origin: Float[Array, "*batch atoms 3"]
+    atomic: Float[Array, "*batch atoms"]
+    restarts: Int[Array, "*batch"]
+
+
+def guard(walker: Walker) -> Guard:
+    """The guard of a walk that begins with an evaluated walker."""
+    return Guard(walker.structure.positions, walker.atomic, jnp.asarray(0))
+
+
+def floor_energy(context: Context, species: Int[Array, " atoms"], dtype) -> Float[Array, ""]:
+    """The total energy in eV below which a walk is frozen; -inf without a target."""
+    if context.targets is None or "floor_eV_per_atom" not in context.targets:
+        return jnp.asarray(-jnp.inf, dtype)
+    return (context.targets["floor_eV_per_atom"] * jnp.sum(species > 0)).astype(dtype)
+
+
+def restarted(walker: Walker, guard: Guard, stopped, allowed: int) -> tuple[Walker, Guard]:
+    """The walker, put back to its origin where it was stopped and restarts are left."""
+    again = stopped & (guard.restarts < allowed)
+    positions = jnp.where(again, guard.origin, walker.structure.positions)
+    walker = walker._replace(
+        structure=walker.structure._replace(positions=positions),
+        atomic=jnp.where(again, guard.atomic, walker.atomic),
+    )
+    return walker, guard._replace(restarts=guard.restarts + again)

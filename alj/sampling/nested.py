@@ -1,0 +1,107 @@
+"""Nested-ensemble Monte Carlo: from a hot start to the ground state through halved ensembles.
+
+Each stage samples configurations uniformly below an energy ceiling; the median of the energies it
+met becomes the next ceiling, so the accessible volume halves stage by stage and every energy
+scale is visited, without a temperature. Loeffler et al., Mol. Syst. Des. Eng. 5 (2020),
+doi:10.1039/c9me00184k; Nielsen, J. Chem. Phys. 139, 124104 (2013), doi:10.1063/1.4821761.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from alj.arrays import split_named
+from alj.sampling import single_moves
+from alj.sampling.guards import Guard, floor_energy, guard, restarted
+from alj.sampling.monte_carlo import adapted, check_moves, enlarged, overflowed
+from alj.sampling.single_moves import Limits, Walker, sweeps
+from alj.types import Context, Frame, Key, Potential, Sampler, Stepper
+
+
+class NestedState(NamedTuple):
+    """A walker, its step length in Å, the ceiling in eV, and what its guard remembers."""
+
+    walker: Walker
+    step_length: Float[Array, "*batch"]
+    ceiling: Float[Array, "*batch"]
+    guard: Guard
+
+
+def nested_mc(
+    potential: Potential,
+    *,
+    cycles: int = 2000,
+    cycles_per_stage: int = 4,
+    step_A: float = 0.3,
+    target_acceptance: float = 0.5,
+    initial_ceiling_eV_per_atom: float | None = 0.02,
+    minimum_distance_A: float = 0.0,
+    restarts: int = 6,
+    engine: Literal["automatic", "jax", "host"] = "automatic",
+) -> Sampler:
+    """Nested-ensemble Monte Carlo at constant volume: one step is one stage, one Frame.
+
+    While a configuration lies above a new ceiling, moves are accepted that do not raise its
+    energy, so the walk descends instead of freezing.
+
+    Args:
+        cycles: Cycles in all; a cycle attempts one move of every atom.
+        cycles_per_stage: Cycles between two halvings.
+        step_A: Longest step along each axis, and the one it starts with.
+        target_acceptance: Share of accepted moves to which the step adapts after every stage.
+        initial_ceiling_eV_per_atom: First ceiling; null starts with a free walk.
+        minimum_distance_A: No move may bring two atoms closer than this.
+        restarts: How often a walk that fell below the floor starts again; then it stays frozen.
+        engine: "host" is compiled code for CPUs, "jax" runs anywhere; both walk the same path.
+
+    Raises:
+        BadInput: a setting is out of range.
+    """
+    check_moves(cycles, cycles_per_stage, step_A, target_acceptance)
+    highest = jnp.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom
+
+    def first_ceiling(walker):
+        atoms = jnp.sum(walker.structure.species > 0)
+        return (highest * atoms).astype(walker.atomic.dtype)
+
+    def init(key: Key, start: Walker, context: Context) -> NestedState:
+        walker = single_moves.evaluated(potential, context.params, start, step_A)
+        length = jnp.asarray(step_A, walker.atomic.dtype)
+        return NestedState(walker, length, first_ceiling(walker), guard(walker))
+
+    def step(key: Key, state: NestedState, context: Context):
+        walker = state.walker
+        dtype = walker.atomic.dtype
+        (key,) = split_named(key, "moves")
+        proposals = single_moves.propose(
+            key, walker.structure.species, cycles_per_stage, state.step_length
+        )
+        limits = Limits(
+            inverse_temperature=jnp.asarray(0.0, dtype),
+            ceiling=state.ceiling,
+            floor=floor_energy(context, walker.structure.species, dtype),
+            minimum_distance=jnp.asarray(minimum_distance_A, dtype),
+        )
+        swept = sweeps(
+            potential, context.params, walker, proposals, limits,
+            longest_step_A=step_A, engine=engine,
+        )  # fmt: skip
+        energy = jnp.sum(swept.walker.atomic)
+        stopped = energy < limits.floor
+        frame = Frame(swept.walker.structure, energy, swept.acceptance, state.ceiling, stopped)
+        length = adapted(state.step_length, swept.acceptance, target_acceptance, step_A)
+        ceiling = jnp.minimum(state.ceiling, jnp.median(swept.energies))
+        walker, watched = restarted(swept.walker, state.guard, stopped, restarts)
+        again = watched.restarts > state.guard.restarts
+        ceiling = jnp.where(again, first_ceiling(walker), ceiling)
+        length = jnp.where(again, jnp.asarray(step_A, dtype), length)
+        return NestedState(walker, length, ceiling, watched), frame
+
+    return Sampler(
+        Stepper(init, step, overflowed, enlarged),
+        place=lambda structures: single_moves.place(potential, structures, step_A),
+        steps=max(cycles // cycles_per_stage, 1),
+        spacing="energy",
+        ensemble="nested",
+    )

@@ -1,0 +1,233 @@
+"""Sweeps of single-atom Monte Carlo moves that cost a *local* energy difference.
+
+A move of atom i changes only the atomic energies of i and of the atoms whose cutoff sphere it
+leaves or enters. `sweeps` evaluates just these, either as a JAX loop (any device, any potential
+with `environment_energies`) or, on CPUs, in compiled host code for potentials with a `kernel`;
+both take the same random numbers and walk the same path.
+
+A cycle visits every atom once in random order (each visit leaves the distribution invariant, so
+their sequence does). No atom then moves further than √3 times the step length within a cycle, which
+makes a neighbor table with that skin valid throughout.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from alj.geometry.environment import environment, environment_rows
+from alj.geometry.neighbors import grown, image_offsets, table_from_offsets, table_size
+from alj.sampling.host_moves import host_sweeps
+from alj.types import BadInput, Key, Neighbors, Params, Potential, Structure
+
+
+class Walker(NamedTuple):
+    """One Monte Carlo walker. `table` sizes the neighbor table, `offsets` its images."""
+
+    structure: Structure
+    table: Neighbors
+    offsets: Int[Array, "*batch offsets 3"]
+    atomic: Float[Array, "*batch atoms"]
+
+
+class Proposals(NamedTuple):
+    """The random numbers of some cycles: who moves, where to, and the logarithm of the dice."""
+
+    order: Int[Array, "cycles atoms"]
+    displacements: Float[Array, "cycles atoms 3"]
+    log_uniforms: Float[Array, "cycles atoms"]
+
+
+class Limits(NamedTuple):
+    """What is accepted: exp(-β ΔE), no energy above the ceiling or before, no close atoms.
+
+    `inverse_temperature` 1/eV (0: every move); `ceiling` eV; below `floor` eV the walker is frozen;
+    `minimum_distance` Å (or the distance before).
+    """
+
+    inverse_temperature: Float[Array, ""]
+    ceiling: Float[Array, ""]
+    floor: Float[Array, ""]
+    minimum_distance: Float[Array, ""]
+
+
+class Swept(NamedTuple):
+    """What a number of cycles did. `energies` after every attempted move, in eV."""
+
+    walker: Walker
+    energies: Float[Array, " moves"]
+    acceptance: Float[Array, ""]
+
+
+def place(potential: Potential, structures: Structure, longest_step_A: float) -> Walker:
+    """Walkers for a batch of structures (host), with room for denser surroundings than now."""
+    if potential.environment_energies is None:
+        raise BadInput(
+            "single-atom Monte Carlo needs a local potential (hops = 1): expected one with "
+            f"environment energies, found hops = {potential.hops}; use molecular dynamics instead"
+        )
+    radius = table_radius(potential, longest_step_A)
+    size = table_size(structures, radius, slack=1.3)
+    count, atoms = structures.species.shape
+    table = Neighbors(
+        jnp.full((count, atoms, size.capacity), atoms, jnp.int32),
+        jnp.zeros((count, atoms, size.capacity, 3), jnp.int32),
+        jnp.zeros(count, bool),
+    )
+    offsets = jnp.tile(image_offsets(size.images)[None], (count, 1, 1))
+    return Walker(structures, table, offsets, jnp.zeros((count, atoms), structures.positions.dtype))
+
+
+def evaluated(
+    potential: Potential, params: Params, walker: Walker, longest_step_A: float
+) -> Walker:
+    """The walker with its table and atomic energies computed (at the start, or after a jump)."""
+    table = _table(potential, walker, longest_step_A)
+    rows = environment(walker.structure, table, potential.cutoff)
+    energies = potential.environment_energies(params, rows)
+    return walker._replace(table=table, atomic=energies.astype(walker.atomic.dtype))
+
+
+def propose(key: Key, species: Int[Array, " atoms"], cycles: int, length) -> Proposals:
+    """Random orders, displacements uniform in a cube of half-width `length` Å, and dice.
+
+    Padded atoms are proposed too and never move.
+    """
+    atoms = species.shape[0]
+    order, move, dice = jax.random.split(key, 3)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, atoms))(jax.random.split(order, cycles))
+    length = jnp.asarray(length)
+    cube = jax.random.uniform(move, (cycles, atoms, 3), length.dtype, -1.0, 1.0)
+    uniforms = jax.random.uniform(dice, (cycles, atoms), length.dtype)
+    return Proposals(orders.astype(jnp.int32), length * cube, jnp.log(uniforms))
+
+
+def sweeps(
+    potential: Potential,
+    params: Params,
+    walker: Walker,
+    proposals: Proposals,
+    limits: Limits,
+    *,
+    longest_step_A: float,
+    engine: str = "automatic",
+) -> Swept:
+    """Some cycles of attempted single-atom moves.
+
+    `engine` is "jax", "host" (compiled host code, CPU only) or "automatic": host where the
+    potential has a kernel, the cell needs no images and the default device is a CPU.
+    """
+    if chosen_engine(potential, walker, engine) == "host":
+        positions, atomic, energies, accepted = host_sweeps(
+            potential, params, walker, proposals, limits, table_radius(potential, longest_step_A)
+        )
+        structure = walker.structure._replace(positions=positions)
+        walker = walker._replace(structure=structure, atomic=atomic)
+    else:
+        walker, (energies, accepted) = jax.lax.scan(
+            lambda w, p: _cycle(potential, params, w, p, limits, longest_step_A), walker, proposals
+        )
+    mask = walker.structure.species > 0
+    attempts = jnp.maximum(jnp.sum(mask) * proposals.order.shape[0], 1)
+    return Swept(walker, energies.reshape(-1), jnp.sum(accepted) / attempts)
+
+
+def chosen_engine(potential: Potential, walker: Walker, engine: str) -> str:
+    """Which of the two engines "automatic" means here."""
+    if engine != "automatic":
+        return engine
+    single_image = walker.offsets.shape[-2] == 1
+    on_cpu = jax.default_backend() == "cpu"
+    return "host" if potential.kernel is not None and single_image and on_cpu else "jax"
+
+
+def table_radius(potential: Potential, longest_step_A: float) -> float:
+    """Cutoff plus the skin that keeps a table valid for one cycle, in Å."""
+    return potential.cutoff + 2.0 * np.sqrt(3.0) * longest_step_A
+
+
+def overflowed(walker: Walker) -> Bool[Array, ""]:
+    return walker.table.overflow
+
+
+def enlarged(walker: Walker) -> Walker:
+    """The walker with a table of twice the capacity."""
+    return walker._replace(table=grown(walker.table))
+
+
+def _table(potential, walker, longest_step_A):
+    capacity = walker.table.indices.shape[-1]
+    radius = table_radius(potential, longest_step_A)
+    table = table_from_offsets(walker.structure, radius, capacity, walker.offsets)
+    return table._replace(overflow=table.overflow | walker.table.overflow)
+
+
+def _cycle(potential, params, walker, proposals, limits, longest_step_A):
+    table = _table(potential, walker, longest_step_A)
+    capacity = table.indices.shape[-1]
+    structure, atoms = walker.structure, walker.structure.species.shape[0]
+    cell, cutoff = structure.cell, potential.cutoff
+
+    def distances(positions, where, index):
+        row = table.indices[index]
+        there = positions.at[row].get(mode="fill", fill_value=jnp.inf)
+        other = row != index
+        shifted = there + table.shifts[index].astype(cell.dtype) @ cell - where[None]
+        squares = jnp.sum(shifted**2, axis=-1)
+        return jnp.where(other, squares, jnp.inf), row
+
+    def move(carry, proposal):
+        positions, atomic, total, overflow = carry
+        index, displacement, log_uniform = proposal
+        here = positions[index]
+        there = here + displacement
+        before, row = distances(positions, here, index)
+        after, _ = distances(positions, there, index)
+        near = (before < cutoff**2) | (after < cutoff**2)
+        # An atom met through several images is one atom: count it once.
+        again = jnp.any(jnp.tril(row[:, None] == row[None, :], -1) & near[None, :], axis=1)
+        rows, full = _chosen(near & ~again, row, atoms, _affected(capacity))
+        rows = jnp.concatenate([index[None], rows])
+
+        moved = structure._replace(positions=positions.at[index].set(there))
+        local = environment_rows(moved, table, cutoff, rows)
+        new = potential.environment_energies(params, local).astype(atomic.dtype)
+        old = atomic.at[rows].get(mode="fill", fill_value=0.0)
+        change = jnp.sum(jnp.where(rows < atoms, new - old, 0.0))
+
+        limit = jnp.minimum(limits.minimum_distance**2, jnp.min(before))
+        accept = (
+            (log_uniform <= -limits.inverse_temperature * change)
+            & (total + change <= jnp.maximum(total, limits.ceiling))
+            & (jnp.min(after) >= limit)
+            & (total >= limits.floor)
+            & (structure.species[index] > 0)
+        )
+        positions = positions.at[index].set(jnp.where(accept, there, here))
+        atomic = atomic.at[rows].set(jnp.where(accept, new, old), mode="drop")
+        total = total + jnp.where(accept, change, 0.0)
+        return (positions, atomic, total, overflow | full), (total, accept)
+
+    carry = (structure.positions, walker.atomic, jnp.sum(walker.atomic), table.overflow)
+    (positions, atomic, _, overflow), (energies, accepted) = jax.lax.scan(move, carry, proposals)
+    walker = Walker(
+        structure._replace(positions=positions),
+        table._replace(overflow=overflow),
+        walker.offsets,
+        atomic,
+    )
+    return walker, (energies, accepted)
+
+
+def _affected(capacity: int) -> int:
+    """Rows evaluated per move: the table has a skin, fewer atoms lie within the cutoff."""
+    return max(capacity - capacity // 4, 1)
+
+
+def _chosen(mask, row, atoms, capacity):
+    """The entries of `row` under the mask, padded with `atoms`; and whether they did not fit."""
+    running = jnp.cumsum(mask)
+    columns = jnp.searchsorted(running, jnp.arange(1, capacity + 1), method="scan_unrolled")
+    return row.at[columns].get(mode="fill", fill_value=atoms), running[-1] > capacity
