@@ -135,14 +135,14 @@ def build(builders: Sequence[Callable], spec: Any, *collaborators: Any, where: s
 def call(builder: Callable, settings: Any, *collaborators: Any, where: str = "") -> Any:
     """`builder(*collaborators, **settings)` with every setting checked. Raises BadInput."""
     checked = _checked(builder, settings, where)
+    given = {key: checked[key] for key in checked if key in (settings or {})}
     for setting in schema(builder):
         nested = nested_in(setting.annotation)
-        if nested and checked.get(setting.name) is not None:
-            inner = checked[setting.name]
-            path = join(where, setting.name)
-            checked[setting.name] = build(nested.builders(), inner, *collaborators, where=path)
+        if nested and given.get(setting.name) is not None:
+            inner, path = given[setting.name], join(where, setting.name)
+            given[setting.name] = build(nested.builders(), inner, *collaborators, where=path)
     try:
-        return builder(*collaborators, **checked)
+        return builder(*collaborators, **given)
     except BadInput as error:
         prefix = f"{where}: " if where and not str(error).startswith(where) else ""
         raise BadInput(f"{prefix}{error}") from None

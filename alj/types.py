@@ -122,7 +122,9 @@ class Potential(NamedTuple):
     hops: 1 for descriptors, n for message passing, None for the whole structure.
     species: the atomic numbers it knows; empty where it takes any.
     environment_energies: `(params, environment) -> (atoms,)`, None unless local.
-    kernel: the same for one atom as host code, where there is one.
+    kernel: builds the same for one atom as host code, where there is one; a call, so that numba is
+        imported by those who use it only.
+    describe_environment: `environment -> description` of its rows, None unless local.
     """
 
     init: Callable[[Key], Params]
@@ -134,7 +136,8 @@ class Potential(NamedTuple):
     hops: int | None
     species: tuple[int, ...] = ()
     environment_energies: Callable[[Params, Environment], Float[Array, " atoms"]] | None = None
-    kernel: HostKernel | None = None
+    kernel: Callable[[], HostKernel] | None = None
+    describe_environment: Callable[[Environment], Description] | None = None
 
 
 class Context(NamedTuple):
@@ -200,6 +203,10 @@ class Trainer(NamedTuple):
     split: `(key, count, members) -> (members, count)` bool, True trains and False validates.
     start: "fresh" initializes anew at every fit, "warm" goes on from the last params.
     patience: steps without a better validation loss after which a member stops; None never.
+    quantities: which of "energy", "forces", "stress" it fits, so that `fit` prepares no more.
+    precision: dtype of params and structures while it trains.
+    descriptions: "once" computes what has no parameters before the training, "anew" at every
+        step (less memory), "automatic" decides by size.
     """
 
     stepper: Stepper
@@ -209,6 +216,9 @@ class Trainer(NamedTuple):
     split: Callable[[Key, int, int], Bool[Array, "members count"]]
     start: str = "fresh"
     patience: int | None = None
+    quantities: tuple[str, ...] = ("energy",)
+    precision: str = "float64"
+    descriptions: str = "automatic"
 
 
 class Evidence(NamedTuple):

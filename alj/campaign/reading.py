@@ -49,7 +49,9 @@ def read_atoms(path: str | Path) -> list[ase.Atoms]:
         for one in ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True):
             atoms.append(one)
     except UnknownFileTypeError as error:
-        raise BadInput(f"{path}: {error}; expected extxyz or another format that ASE reads") from None
+        raise BadInput(
+            f"{path}: {error}; expected extxyz or another format that ASE reads"
+        ) from None
     except Exception as error:  # ASE's readers raise whatever their parser stumbles on
         reason = (str(error).strip() or "the file ends too early").splitlines()[0]
         raise BadInput(

@@ -70,7 +70,9 @@ def table_size(structures: Structure, cutoff: float, *, slack: float = 1.0) -> T
     return TableSize(bucket(int(np.ceil(count * slack)), smallest=4), images)
 
 
-def batch_tables(structures: Structure, cutoff: float, *, size: TableSize | None = None) -> Neighbors:
+def batch_tables(
+    structures: Structure, cutoff: float, *, size: TableSize | None = None
+) -> Neighbors:
     """Tables for a batch; sized by the batch unless `size` is given."""
     return _batch_tables(structures, cutoff, size or table_size(structures, cutoff))
 

@@ -51,7 +51,9 @@ def minimum_image(vectors: Float[Array, "*shape 3"], cell: Float[Array, "3 3"], 
     `inverse` is that of the completed cell, taken as an argument because callers reuse it.
     """
     whole = jnp.round(vectors @ inverse)
-    shifts = -whole * periodic_axes(cell).astype(whole.dtype).reshape((1,) * (whole.ndim - 1) + (3,))
+    shifts = -whole * periodic_axes(cell).astype(whole.dtype).reshape(
+        (1,) * (whole.ndim - 1) + (3,)
+    )
     return vectors + shifts @ cell, shifts.astype(jnp.int32)
 
 

@@ -9,6 +9,7 @@ J. Behler and M. Parrinello, Phys. Rev. Lett. 98, 146401 (2007), doi 10.1103/Phy
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,7 +18,12 @@ import jax.numpy as jnp
 
 from alj.geometry.environment import environment
 from alj.potentials.combine import local
-from alj.potentials.symmetry_functions import Descriptor, angular_table, symmetry_functions
+from alj.potentials.symmetry_functions import (
+    RADIAL_ETAS,
+    Descriptor,
+    angular_table,
+    symmetry_functions,
+)
 from alj.types import BadInput, HostKernel, Potential
 
 ACTIVATIONS = {"tanh": jnp.tanh, "silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
@@ -56,14 +62,22 @@ def behler_parrinello(
 
     Raises BadInput for settings out of range.
     """
-    descriptor = symmetry_functions(
+    table = angular_table(regular=regular_table)
+    descriptor = symmetry_functions(species, cutoff_A=cutoff_A, angular=table, form=angular)
+
+    def kernel():
+        from alj.potentials.behler_kernel import behler_kernel
+
+        return behler_kernel(species[0], cutoff_A, RADIAL_ETAS, table, hidden, activation)
+
+    return atomistic(
+        descriptor,
         species,
-        cutoff_A=cutoff_A,
-        angular=angular_table(regular=regular_table),
-        form=angular,
+        hidden=hidden,
+        activation=activation,
+        unit=EnergyUnit(energy_unit_min_eV, energy_unit_max_eV),
+        kernel=kernel if angular == "G5" and len(species) == 1 else None,
     )
-    unit = EnergyUnit(energy_unit_min_eV, energy_unit_max_eV)
-    return atomistic(descriptor, species, hidden=hidden, activation=activation, unit=unit)
 
 
 def atomistic(
@@ -73,7 +87,7 @@ def atomistic(
     hidden: tuple[int, ...] = (10, 10),
     activation: str = "tanh",
     unit: EnergyUnit = EnergyUnit(),
-    kernel: HostKernel | None = None,
+    kernel: Callable[[], HostKernel] | None = None,
 ) -> Potential:
     """A network per element on any descriptor.
 
@@ -98,11 +112,15 @@ def atomistic(
         output = jnp.sum(x * (kinds @ params["readout"]["weights"]), axis=1) + kinds @ body["bias"]
         return kinds @ constants["scale"] * output + kinds @ constants["shift"]
 
+    @jax.jit
+    def prepare(params, batches):
+        return _prepared(params, batches, descriptor, species, unit)
+
     return local(
         lambda params, env: evaluate(params, describe(env)),
         cutoff=descriptor.cutoff,
         init=lambda key: _initial(key, len(species), (descriptor.width, *hidden)),
-        prepare=lambda params, batches: _prepared(params, batches, descriptor, species, unit),
+        prepare=prepare,
         species=species,
         describe=describe,
         evaluate=evaluate,
@@ -161,7 +179,10 @@ def _prepared(params, batches, descriptor, species, unit):
     count = jnp.maximum(jnp.sum(kinds, axis=0), 1.0)[:, None]
     mean = kinds.T @ inputs / count
     spread = jnp.stack(
-        [jnp.sum(kinds[:, z, None] * (inputs - mean[z][None]) ** 2, axis=0) for z in range(len(mean))]
+        [
+            jnp.sum(kinds[:, z, None] * (inputs - mean[z][None]) ** 2, axis=0)
+            for z in range(len(mean))
+        ]
     )
     std = jnp.sqrt(spread / count)
     # A constant input carries only rounding noise, which must not be blown up.
@@ -210,7 +231,7 @@ def _energy_unit(batches, species, unit, dtype):
     total = jnp.maximum(jnp.sum(weights), jnp.finfo(dtype).tiny)
     center = jnp.sum(weights * energies) / total
     weighted = fractions * (weights / total)[:, None]
-    tolerance = float(jnp.sqrt(jnp.finfo(dtype).eps))
+    tolerance = float(jnp.finfo(dtype).eps) ** 0.5
     inverse = jnp.linalg.pinv(weighted.T @ fractions, rtol=tolerance, hermitian=True)
     shift = center + inverse @ (weighted.T @ (energies - center))
     residuals = energies - fractions @ shift

@@ -29,7 +29,7 @@ def local(
     species: tuple[int, ...] = (),
     describe: Callable[[Environment], object] | None = None,
     evaluate: Callable[[Params, object], Float[Array, " atoms"]] | None = None,
-    kernel: HostKernel | None = None,
+    kernel: Callable[[], HostKernel] | None = None,
 ) -> Potential:
     """Lift a function of environments to a potential.
 
@@ -48,8 +48,11 @@ def local(
     def atomic_energies(params, structure, neighbors):
         return environment_energies(params, environment(structure, neighbors, cutoff))
 
+    def describe_environment(env):
+        return env.species, describe(env)
+
     def describe_structure(structure, neighbors):
-        return structure.species, describe(environment(structure, neighbors, cutoff))
+        return describe_environment(environment(structure, neighbors, cutoff))
 
     def evaluate_description(params, description):
         return masked(description[0], evaluate(params, description[1]))
@@ -65,6 +68,7 @@ def local(
         species=species,
         environment_energies=environment_energies if hops == 1 else None,
         kernel=kernel,
+        describe_environment=describe_environment if hops == 1 else None,
     )
 
 
@@ -205,6 +209,9 @@ def sum_of(*potentials: Potential) -> Potential:
         parts = zip(potentials, split(params), descriptions, strict=True)
         return sum(p.evaluate(part, description) for p, part, description in parts)
 
+    def describe_environment(env):
+        return tuple(p.describe_environment(env) for p in potentials)
+
     hops = [p.hops for p in potentials]
     by_rows = all(p.environment_energies is not None for p in potentials)
     known = [set(p.species) for p in potentials if p.species]
@@ -218,4 +225,5 @@ def sum_of(*potentials: Potential) -> Potential:
         hops=None if None in hops else max(hops),
         species=tuple(sorted(set.intersection(*known))) if known else (),
         environment_energies=added("environment_energies") if by_rows else None,
+        describe_environment=describe_environment if by_rows else None,
     )

@@ -135,12 +135,19 @@ def sweeps(
 
 
 def chosen_engine(potential: Potential, walker: Walker, engine: str) -> str:
-    """Which of the two engines "automatic" means here."""
+    """Which of the two engines runs. Raises BadInput where "host" was asked for and cannot."""
+    single_image = walker.offsets.shape[-2] == 1
+    possible = potential.kernel is not None and single_image
+    if engine == "host" and not possible:
+        raise BadInput(
+            "engine: expected jax or automatic, found host; the potential has no host kernel"
+            if single_image
+            else "engine: expected jax or automatic, found host; the cell is smaller than twice "
+            "the cutoff and the skin"
+        )
     if engine != "automatic":
         return engine
-    single_image = walker.offsets.shape[-2] == 1
-    on_cpu = jax.default_backend() == "cpu"
-    return "host" if potential.kernel is not None and single_image and on_cpu else "jax"
+    return "host" if possible and jax.default_backend() == "cpu" else "jax"
 
 
 def table_radius(potential: Potential, longest_step_A: float) -> float:

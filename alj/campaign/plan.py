@@ -1,0 +1,317 @@
+"""The plan of a campaign: a configuration turned into potentials, samplers and rules, all checked.
+
+Sections without a registry (`data`, `stop`, what is common to all walks) have their schema in the
+keyword-only signature of a function here, like every builder.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alj import registry
+from alj.campaign import build, datasets
+from alj.campaign.executors import EXECUTORS
+from alj.labeling import LABELERS
+from alj.potentials import POTENTIALS
+from alj.potentials.combine import committee
+from alj.sampling import SAMPLERS
+from alj.selection import SELECTORS
+from alj.stepping import batched
+from alj.training import TRAINERS
+from alj.types import (
+    BadInput,
+    Key,
+    Labeler,
+    Potential,
+    Sampler,
+    Selector,
+    Stepper,
+    Structure,
+    Trainer,
+)  # fmt: skip
+
+KEYS = (
+    "seed", "rounds", "data", "potential", "trainer", "sampler", "selector", "labeler",
+    "executor", "stop", "precision",
+)  # fmt: skip
+"""Top-level keys of a campaign's configuration."""
+
+
+class DataSettings(NamedTuple):
+    start: str | None
+    random_start: dict | None
+    initial: str | None
+    boot: dict | None
+    test: str | None
+    reference_test: tuple
+    keep_error_above_meV_per_atom: float | None
+    floor_below_lowest_eV_per_atom: float
+
+
+class StopSettings(NamedTuple):
+    labels: int | None
+    kept: int | None
+    rounds_without_news: int | None
+    scatter_meV_per_atom: float | None
+    failed_labels: int
+    least_kept: int
+
+
+class WalkSettings(NamedTuple):
+    walks: int
+    candidates: int
+    density_range: tuple[float, float]
+    far_density_range: tuple[float, float]
+    far_share: float
+    config_type: str | None
+
+
+class Walks(NamedTuple):
+    """One entry of `sampler`: a sampler on one potential, batched over its walks."""
+
+    name: str
+    sampler: Sampler
+    stepper: Stepper
+    settings: WalkSettings
+
+
+class Plan(NamedTuple):
+    """All that a campaign needs, built and checked; `config` is resolved: no default left out."""
+
+    config: dict
+    key: Key
+    rounds: int
+    potential: Potential
+    mean: Potential
+    trainer: Trainer
+    boot: Walks
+    walks: tuple[Walks, ...]
+    selector: Selector
+    labeler: Labeler
+    executor: Any
+    data: DataSettings
+    stop: StopSettings
+    dtype: Any
+    start: Callable[[], tuple[Structure, int]]
+    species: tuple[int, ...]
+
+
+def data_settings(
+    *,
+    start: str | None = None,
+    random_start: dict | None = None,
+    initial: str | None = None,
+    boot: dict | None = None,
+    test: str | None = None,
+    reference_test: list[dict] = (),  # type: ignore[assignment]
+    keep_error_above_meV_per_atom: float | None = None,
+    floor_below_lowest_eV_per_atom: float = 0.05,
+) -> DataSettings:
+    """Where a campaign begins, what it is tested on, and which labels join the data.
+
+    Args:
+        start: File whose first structure is the start.
+        random_start: Instead, a random box: species, atoms, density_g_per_cc, …
+        initial: File of labeled structures to begin with.
+        boot: Sampler of the first round, when there is no potential yet; perturbation by default.
+        test: File of labeled structures to test on, never trained on.
+        reference_test: Instead, walks of the reference potential (entries as in `sampler`, each
+            with a `config_type`) whose frames are the test set; their labels are not counted.
+        keep_error_above_meV_per_atom: Labels that were predicted better than this are not
+            trained on; null keeps all.
+        floor_below_lowest_eV_per_atom: A walk that falls this far below the lowest label is in a
+            hole of the potential: it stops there and the structure is labeled.
+    """
+    if (start is None) == (random_start is None) and initial is None:
+        raise BadInput(
+            "data: expected either start (a file) or random_start, found "
+            + ("neither" if start is None else "both")
+        )
+    return DataSettings(
+        start, random_start, initial, boot, test, tuple(reference_test),
+        keep_error_above_meV_per_atom, floor_below_lowest_eV_per_atom,
+    )  # fmt: skip
+
+
+def stop_settings(
+    *,
+    labels: int | None = 1000,
+    kept: int | None = 300,
+    rounds_without_news: int | None = 5,
+    scatter_meV_per_atom: float | None = None,
+    failed_labels: int = 50,
+    least_kept: int = 30,
+) -> StopSettings:
+    """When a campaign ends, whichever comes first (its `rounds` being the last resort).
+
+    Args:
+        labels: Labels computed.
+        kept: Labels in the training set.
+        rounds_without_news: Rounds in a row in which no label was worth keeping.
+        scatter_meV_per_atom: Scatter of the errors on new labels after removing each walk's mean,
+            median of three rounds.
+        failed_labels: Failed labels after which the campaign pauses with a report.
+        least_kept: The rules on errors hold only once so many labels are kept.
+    """
+    return StopSettings(
+        labels, kept, rounds_without_news, scatter_meV_per_atom, failed_labels, least_kept
+    )
+
+
+def walk_settings(
+    *,
+    walks: int = 2,
+    candidates: int = 60,
+    density_range: tuple[float, float] = (1.0, 1.0),
+    far_density_range: tuple[float, float] = (1.0, 1.0),
+    far_share: float = 0.0,
+    config_type: str | None = None,
+) -> WalkSettings:
+    """What every sampler of a campaign takes besides its own settings.
+
+    Args:
+        walks: Walks of this sampler in a round, each from a random structure of the data.
+        candidates: Frames that each walk offers to the selector, evenly spaced.
+        density_range: Range of densities at which walks start, relative to the start's.
+        far_density_range: The same for the share of walks that explore further.
+        far_share: Share of walks that use the further range.
+        config_type: Name under which frames are recorded; the sampler's by default.
+    """
+    if walks < 1 or candidates < 1:
+        raise BadInput(f"expected walks and candidates of at least 1, found {walks}, {candidates}")
+    for name, (low, high) in {"": density_range, "far_": far_density_range}.items():
+        if not 0 < low <= high:
+            raise BadInput(f"{name}density_range: expected 0 < low ≤ high, found [{low}, {high}]")
+    return WalkSettings(walks, candidates, density_range, far_density_range, far_share, config_type)
+
+
+def resolve(config: dict) -> dict:
+    """The configuration with every default filled in. Raises BadInput for whatever is wrong."""
+    for key in config:
+        if key not in KEYS:
+            raise BadInput(f"{key}: unknown key{registry.suggest(key, KEYS)}")
+    for key in ("labeler", "data"):
+        if config.get(key) is None:
+            raise BadInput(f"{key}: expected this section in the configuration, found none")
+    samplers = config.get("sampler", "metropolis_mc")
+    samplers = samplers if isinstance(samplers, list) else [samplers]
+    data = registry.filled(data_settings, config["data"], "data")
+    data["boot"] = _resolved_walks(
+        data["boot"] or {"name": "perturbation", "walks": 1}, "data.boot"
+    )
+    data["reference_test"] = [
+        _resolved_walks(spec, f"data.reference_test[{i}]")
+        for i, spec in enumerate(data["reference_test"] or ())
+    ]
+    top = registry.filled(
+        _top, {k: config[k] for k in ("seed", "rounds", "precision") if k in config}
+    )
+    return {
+        **top,
+        "data": data,
+        "potential": registry.resolve(
+            POTENTIALS, config.get("potential", "behler_parrinello"), "potential"
+        ),
+        "trainer": registry.resolve(
+            TRAINERS, config.get("trainer", "levenberg_marquardt"), "trainer"
+        ),
+        "sampler": [_resolved_walks(s, f"sampler[{i}]") for i, s in enumerate(samplers)],
+        "selector": registry.resolve(SELECTORS, config.get("selector", "spaced"), "selector"),
+        "labeler": registry.resolve(LABELERS, config["labeler"], "labeler"),
+        "executor": registry.resolve(EXECUTORS, config.get("executor", "inline"), "executor"),
+        "stop": registry.filled(stop_settings, config.get("stop") or {}, "stop"),
+    }
+
+
+def make_plan(config: dict) -> Plan:
+    """The plan of a configuration. Raises BadInput for whatever is wrong in it."""
+    config = resolve(config)
+    key = jax.random.key(config["seed"])
+    data = registry.call(data_settings, config["data"], where="data")
+    labeler = registry.build(LABELERS, config["labeler"], where="labeler")
+    start, species = _start(data, labeler, key)
+    potential = registry.build(POTENTIALS, config["potential"], species, where="potential")
+    mean = committee(potential)
+    return Plan(
+        config=config,
+        key=key,
+        rounds=config["rounds"],
+        potential=potential,
+        mean=mean,
+        trainer=registry.build(TRAINERS, config["trainer"], potential, where="trainer"),
+        boot=make_walks(config["data"]["boot"], mean, "data.boot"),
+        walks=tuple(
+            make_walks(spec, mean, f"sampler[{i}]") for i, spec in enumerate(config["sampler"])
+        ),
+        selector=registry.build(SELECTORS, config["selector"], where="selector"),
+        labeler=labeler,
+        executor=registry.build(EXECUTORS, config["executor"], where="executor"),
+        data=data,
+        stop=registry.call(stop_settings, config["stop"], where="stop"),
+        dtype=jnp.dtype(config["precision"]),
+        start=start,
+        species=species,
+    )
+
+
+def make_walks(spec: dict, potential: Potential, where: str) -> Walks:
+    """One entry of `sampler` on a potential."""
+    common, own = _split(spec)
+    sampler = registry.build(SAMPLERS, own, potential, where=where)
+    settings = registry.call(walk_settings, common, where=where)
+    return Walks(own["name"], sampler, batched(sampler.stepper), settings)
+
+
+def _top(
+    *,
+    seed: int = 0,
+    rounds: int = 20,
+    precision: Literal["float32", "float64"] = "float32",
+):
+    """Top-level settings.
+
+    Args:
+        seed: Everything random in the campaign derives from it.
+        rounds: Rounds at most; a larger number extends a finished campaign.
+        precision: Floating-point type of networks; walks and Levenberg-Marquardt use float64.
+    """
+
+
+def _split(spec: dict) -> tuple[dict, dict]:
+    common = {setting.name for setting in registry.schema(walk_settings)}
+    return (
+        {k: v for k, v in spec.items() if k in common},
+        {k: v for k, v in spec.items() if k not in common},
+    )
+
+
+def _resolved_walks(spec, where: str) -> dict:
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, dict):
+        raise BadInput(f"{where}: expected a sampler's name or a mapping, found {spec!r}")
+    common, own = _split(spec)
+    return {
+        **registry.resolve(SAMPLERS, own, where),
+        **registry.filled(walk_settings, common, where),
+    }
+
+
+def _start(data: DataSettings, labeler: Labeler, key: Key):
+    """How to get the start (minimizing waits until it is asked for), and the species it has."""
+    if data.random_start is not None:
+        settings = registry.filled(build.random_start, data.random_start, "data.random_start")
+        seed = jax.random.fold_in(key, 0)
+        unminimized, _ = registry.call(
+            build.random_start, {**settings, "minimization_steps": 0}, labeler, seed,
+            where="data.random_start",
+        )  # fmt: skip
+        species = tuple(sorted({int(z) for z in np.asarray(unminimized.species)}))
+        return lambda: build.random_start(labeler, seed, **settings), species
+    path = data.start or data.initial
+    given, _ = datasets.read(path, labels="ignored")
+    species = tuple(sorted({int(z) for z in given.species}))
+    return lambda: (datasets.structure(given, 0), 0), species

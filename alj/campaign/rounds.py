@@ -1,0 +1,297 @@
+"""One round: `propose` and `absorb`, pure functions around one effect, the labels.
+
+    state ──propose──▶ structures worth a label ──(label)──▶ labels ──absorb──▶ state
+
+`propose` walks with the mean of the committee from structures of the data, and lets the selector
+choose among evenly spaced frames; the last frame of a walk that fell into a hole of the potential
+is always taken. `absorb` judges the prediction, keeps what the plan keeps, and trains.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alj.arrays import split_named
+from alj.campaign import build, datasets, evidence
+from alj.campaign.datasets import Dataset
+from alj.campaign.plan import Plan, Walks
+from alj.campaign.trees import storable
+from alj.selection.shares import evenly_spaced
+from alj.stepping import run
+from alj.training import fit
+from alj.types import Context, Key, Structure
+
+MOST_STOPPED = 4
+"""Structures labeled in a round because a walk was stopped in a hole, at most."""
+
+
+@storable
+class RoundState(NamedTuple):
+    """What a round begins with. `memory` belongs to the plan's rules."""
+
+    round: int
+    params: Any
+    data: Dataset
+    start: Structure
+    memory: dict
+
+
+@storable
+class Proposal(NamedTuple):
+    """Structures to label, predicted energies (NaN at first), and how the walks went."""
+
+    chosen: Dataset
+    predicted: np.ndarray
+    report: dict
+
+
+class Pool(NamedTuple):
+    """Candidates of a round, and the stopped ones among them."""
+
+    structures: list
+    energies: list
+    samplers: list
+    walks: list
+    spacing: list
+    stopped: list
+
+
+def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
+    """The state before the first round; trains at once where labeled data are given."""
+    start, calls = plan.start()
+    memory = {"start_labels": calls, "scatter": [], "without_news": 0}
+    state = RoundState(0, None, data, start, memory)
+    return _trained(key, state, plan, None) if datasets.count(data) else state
+
+
+def propose(key: Key, state: RoundState, plan: Plan, on_progress=None) -> Proposal:
+    """The structures of this round."""
+    walk, choose = split_named(key, "walk", "choose")
+    entries = (plan.boot,) if state.params is None else plan.walks
+    pool = Pool([], [], [], [], [], [])
+    report: dict = {"acceptance": {}, "ladder": []}
+    for number, walks in enumerate(entries):
+        seed = jax.random.fold_in(walk, number)
+        targets = _targets(state, plan)
+        frames = explore(seed, walks, state.params, state.data, state.start, targets, on_progress)
+        _thin(pool, frames, walks, number, report)
+    info = [
+        {"round": state.round, "origin": entries[s].name, "walk": int(w)}
+        for s, w in zip(pool.samplers, pool.walks, strict=True)
+    ]
+    candidates = datasets.append(datasets.empty(), pool.structures, info=info)
+    if state.params is None:
+        chosen = np.arange(len(pool.structures))
+    else:
+        chosen = _choose(choose, state, plan, pool, candidates)
+    chosen_data = datasets.select(candidates, chosen)
+    predicted = np.asarray([pool.energies[i] for i in chosen])
+    report["stopped"] = int(np.sum([pool.stopped[i] for i in chosen]))
+    return Proposal(chosen_data, predicted, report)
+
+
+def absorb(
+    key: Key, state: RoundState, proposal: Proposal, labels: list, plan: Plan, fitting: dict
+) -> tuple[RoundState, dict]:
+    """The next state, and what the labels said of the prediction.
+
+    `labels` holds Labels, or None where labeling failed. `fitting` goes on to `training.fit`.
+    """
+    good = [i for i, label in enumerate(labels) if label is not None]
+    errors = np.full(len(labels), np.nan)
+    atoms = datasets.sizes(proposal.chosen)
+    for i in good:
+        errors[i] = (proposal.predicted[i] - float(labels[i].energy)) / atoms[i]
+    tolerance = plan.data.keep_error_above_meV_per_atom
+    worth = [i for i in good if tolerance is None or not abs(errors[i]) <= tolerance / 1000]
+    chosen = datasets.select(proposal.chosen, worth)
+    data = datasets.append(
+        state.data, datasets.structures(chosen), [labels[i] for i in worth], list(chosen.info)
+    )
+    judged = judge(errors, [info["walk"] for info in proposal.chosen.info])
+    memory = dict(state.memory)
+    memory["without_news"] = 0 if worth else memory["without_news"] + 1
+    if state.params is not None:
+        memory["scatter"] = [*memory["scatter"], judged["candidate_scatter_meV_per_atom"]]
+    after = RoundState(state.round + 1, state.params, data, state.start, memory)
+    kept = np.zeros(len(labels), bool)
+    kept[worth] = True
+    if worth or state.params is None:
+        after = _trained(key, after, plan, state.params, **fitting)
+    return after, {**judged, "errors": errors, "kept_mask": kept}
+
+
+def judge(errors: np.ndarray, walks: list) -> dict:
+    """Mean absolute error, bias, and scatter after removing the mean of each walk, in meV/atom."""
+    known = np.isfinite(errors)
+    if not known.any():
+        nothing = float("nan")
+        return dict.fromkeys(_JUDGED, nothing)
+    errors, walks = 1000 * errors[known], np.asarray(walks)[known]
+    centered = errors.copy()
+    for walk in np.unique(walks):
+        centered[walks == walk] -= errors[walks == walk].mean()
+    free = max(len(errors) - len(np.unique(walks)), 1)
+    values = (np.abs(errors).mean(), errors.mean(), np.sqrt(np.sum(centered**2) / free))
+    return dict(zip(_JUDGED, map(float, values), strict=True))
+
+
+def verdict(plan: Plan, state: RoundState, computed: int) -> str | None:
+    """Why the campaign ends here, or None."""
+    stop, kept = plan.stop, datasets.count(state.data)
+    scatter = [x for x in state.memory["scatter"][-3:] if np.isfinite(x)]
+    if stop.kept is not None and kept >= stop.kept:
+        return f"{kept} structures kept (limit {stop.kept})"
+    if stop.labels is not None and computed >= stop.labels:
+        return f"{computed} labels computed (limit {stop.labels})"
+    if kept < stop.least_kept:
+        return None
+    if stop.rounds_without_news and state.memory["without_news"] >= stop.rounds_without_news:
+        return f"nothing new in {state.memory['without_news']} rounds"
+    limit = stop.scatter_meV_per_atom
+    if limit is not None and len(scatter) == 3 and np.median(scatter) < limit:
+        return f"scatter of new labels {np.median(scatter):.2f} meV/atom (limit {limit})"
+    return None
+
+
+def explore(
+    key: Key,
+    walks: Walks,
+    params,
+    data: Dataset,
+    start: Structure,
+    targets: dict | None = None,
+    on_progress=None,
+):
+    """Frames of all walks of one sampler, as host arrays with leading axes (step, walk).
+
+    Walks begin at random structures of `data`, or at `start` where there are none.
+    """
+    seed, place, go = split_named(key, "seed", "place", "go")
+    context = Context(params=params, targets=targets)
+    placed = walks.sampler.place(_starts(seed, walks, data, start))
+    begun = _begin(walks.stepper, place, placed, context)
+    steps = walks.sampler.steps
+    notify = on_progress and (lambda done, _, info: on_progress(walks.name, done, steps))
+    _, frames = run(
+        walks.stepper, go, begun, context, steps=steps, block=-(-steps // 5), on_block=notify
+    )
+    return frames
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(stepper, key, placed, context):
+    return stepper.init(key, placed, context)
+
+
+def _starts(key: Key, walks: Walks, data: Dataset, start: Structure) -> Structure:
+    """Starts of the walks: random structures of the data, brought to random densities."""
+    settings = walks.settings
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32))
+    starts = []
+    for walk in range(settings.walks):
+        far = walk >= round(settings.walks * (1.0 - settings.far_share))
+        low, high = settings.far_density_range if far else settings.density_range
+        known = datasets.count(data)
+        one = start
+        if known:
+            one = datasets.structure(data, int(generator.integers(known)))
+        factor = generator.uniform(low, high) * _density(start) / _density(one)
+        starts.append(build.scaled(one, factor))
+    return Structure(
+        positions=jnp.asarray(np.stack([s.positions for s in starts]), jnp.result_type(float)),
+        species=jnp.asarray(np.stack([s.species for s in starts]), jnp.int32),
+        cell=jnp.asarray(np.stack([s.cell for s in starts]), jnp.result_type(float)),
+        charge=jnp.asarray(np.stack([s.charge for s in starts]), jnp.int32),
+        multiplicity=jnp.asarray(np.stack([s.multiplicity for s in starts]), jnp.int32),
+    )
+
+
+def _density(structure: Structure) -> float:
+    """Atoms per Å^3 of a periodic structure; 1 where it is not periodic in all directions."""
+    volume = abs(np.linalg.det(np.asarray(structure.cell)))
+    return len(structure.species) / volume if volume > 0 else 1.0
+
+
+def _targets(state: RoundState, plan: Plan) -> dict:
+    """The energy below which a walk is in a hole, from the lowest label so far."""
+    energies = np.asarray(state.data.energy) / np.maximum(datasets.sizes(state.data), 1)
+    lowest = np.min(energies[np.isfinite(energies)], initial=np.inf)
+    floor = lowest - plan.data.floor_below_lowest_eV_per_atom
+    return {"floor_eV_per_atom": jnp.asarray(floor if np.isfinite(floor) else -np.inf)}
+
+
+def _thin(pool: Pool, frames, walks: Walks, number: int, report: dict) -> None:
+    """Add the evenly spaced frames of every walk to the pool, and the stopped ones."""
+    steps, count = frames.energy.shape
+    report["acceptance"][walks.name] = float(np.mean(frames.acceptance))
+    atoms = np.sum(frames.structure.species[0] > 0, axis=-1)
+    for walk in range(count):
+        if walks.sampler.spacing == "energy":
+            coordinate = frames.energy[:, walk]
+            report["ladder"].append((frames.ceiling[:, walk] / atoms[walk]).tolist())
+        else:
+            coordinate = np.arange(steps, dtype=float)
+        stopped = np.flatnonzero(frames.stopped[:, walk])[:1]
+        fine = np.flatnonzero(~frames.stopped[:, walk] & _sane(frames, walk))
+        if len(fine):
+            fine = fine[evenly_spaced(coordinate[fine], walks.settings.candidates)]
+        for step in (*fine, *stopped):
+            pool.structures.append(jax.tree.map(lambda x: x[step, walk], frames.structure))
+            pool.energies.append(float(frames.energy[step, walk]))
+            pool.samplers.append(number)
+            pool.walks.append(100 * number + walk)
+            pool.spacing.append(float(coordinate[step]))
+            pool.stopped.append(bool(frames.stopped[step, walk]))
+
+
+def _sane(frames, walk: int) -> np.ndarray:
+    """Finite frames; a sampler that knows no energy (perturbation) has NaN in all of them."""
+    positions = np.isfinite(frames.structure.positions[:, walk]).all(axis=(1, 2))
+    energies = frames.energy[:, walk]
+    return positions & (np.isfinite(energies) | np.isnan(energies).all())
+
+
+def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dataset):
+    """Indices of the stopped frames (a few), then of what the selector takes among the others."""
+    stopped = np.flatnonzero(pool.stopped)[:MOST_STOPPED]
+    open_ = np.flatnonzero(~np.asarray(pool.stopped))
+    known = evidence.gather(
+        plan.potential,
+        state.params,
+        datasets.select(candidates, open_),
+        state.data,
+        plan.selector.needs,
+        energies=np.asarray(pool.energies)[open_],
+        samplers=np.asarray(pool.samplers)[open_],
+        walks=np.asarray(pool.walks)[open_],
+        spacing=np.asarray(pool.spacing)[open_],
+    )
+    wanted = max(plan.selector.count - len(stopped), 0)
+    picks = np.asarray(plan.selector.choose(key, known, wanted)) if len(open_) else np.zeros(0, int)
+    return np.concatenate([stopped, open_[picks[picks >= 0].astype(int)]]).astype(int)
+
+
+def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> RoundState:
+    batches = datasets.batches(state.data, plan.potential.cutoff, dtype=plan.dtype)
+    fitted = fit(
+        key,
+        plan.trainer,
+        plan.potential,
+        params,
+        batches,
+        datasets.count(state.data),
+        **fitting,
+    )
+    memory = {**state.memory, "fit": fitted.summary}
+    return state._replace(params=fitted.params, memory=memory)
+
+
+_JUDGED = (
+    "candidate_mae_meV_per_atom",
+    "candidate_bias_meV_per_atom",
+    "candidate_scatter_meV_per_atom",
+)

@@ -1,0 +1,205 @@
+"""Labels from potentials of this package: references that cost milliseconds, always in float64.
+
+A label depends on its structure alone, to the last bit: whatever else is labeled with it, in
+whatever order, alone or in a block. So atoms and neighbor tables are padded to buckets of the
+structure's own, and a block is a loop over one structure, not a batch.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alj.arrays import bucket, double_precision, pad_axis
+from alj.geometry.neighbors import TableSize, neighbor_table, table_size
+from alj.geometry.overlaps import closest_below, flat_cell
+from alj.potentials.combine import energy_forces_stress
+from alj.potentials.lennard_jones import lennard_jones as lennard_jones_potential
+from alj.potentials.ml_bop import ml_bop as ml_bop_potential
+from alj.types import BadInput, Labeler, Labels, LabelingFailed, Potential, Structure
+
+
+def ml_bop_water() -> Labeler:
+    """Coarse-grained ML-BOP water, one bead (species O) per molecule, as in LAMMPS.
+
+    H. Chan et al., Nat. Commun. 10, 379 (2019), doi 10.1038/s41467-018-08222-6.
+    """
+    return InJax("ml_bop_water", ml_bop_potential, {})
+
+
+def lennard_jones(
+    *,
+    epsilon_eV: float = 0.0104,
+    sigma_A: float = 3.4,
+    cutoff_A: float = 8.5,
+    shift: bool = True,
+) -> Labeler:
+    """Lennard-Jones between all atoms alike (defaults: argon, truncated at 2.5 σ).
+
+    Args:
+        epsilon_eV: depth of the well.
+        sigma_A: distance at which the energy crosses zero.
+        cutoff_A: nothing is felt beyond.
+        shift: subtract the energy at the cutoff.
+    """
+    keywords = {
+        "epsilon_eV": epsilon_eV,
+        "sigma_A": sigma_A,
+        "cutoff_A": cutoff_A,
+        "shift": shift,
+    }
+    return InJax("lennard_jones", lennard_jones_potential, keywords)
+
+
+class InJax:
+    """A labeler that evaluates a classical potential: a builder that takes the species, and keywords.
+
+    It can be pickled, so that other processes may label.
+    """
+
+    def __init__(self, name: str, builder: Callable[..., Potential], keywords: Mapping[str, Any]):
+        self.name = name
+        self.settings = {**keywords, "precision": "float64"}
+        self._recipe = (name, builder, dict(keywords))
+        self._potential = builder((), **keywords)
+
+    def __reduce__(self):
+        return type(self), self._recipe
+
+    def label(self, structure: Structure) -> Labels:
+        """Labels of one unpadded structure: energy, forces, atomic energies, stress if periodic.
+
+        Raises LabelingFailed: `bad_input` where a number is not finite, the cell is singular, atoms
+        are nearer than 1e-3 Å or their species unknown; `unphysical` where the answer is not finite.
+        """
+        answer = self.label_many([structure])[0]
+        if isinstance(answer, LabelingFailed):
+            raise answer
+        return answer
+
+    def label_many(self, structures: list[Structure]) -> list[Labels | LabelingFailed]:
+        """Labels or failures, in the order of `structures`."""
+        answers: list = [None] * len(structures)
+        groups: dict[tuple[int, TableSize], list[int]] = {}
+        with double_precision():
+            padded = []
+            for i, structure in enumerate(structures):
+                try:
+                    _screen(structure, self._potential.species)
+                    padded.append(_padded(structure))
+                    shape = _shape(padded[-1], self._potential.cutoff)
+                except LabelingFailed as failure:
+                    answers[i] = failure
+                    padded.append(None)
+                else:
+                    groups.setdefault(shape, []).append(i)
+            for (atoms, size), members in groups.items():
+                block = max(1, min(_BLOCK, _BLOCK_ATOMS // atoms))
+                for start in range(0, len(members), block):
+                    chunk = members[start : start + block]
+                    results = self._run([padded[i] for i in chunk], block, size)
+                    for i, result in zip(chunk, results, strict=True):
+                        answers[i] = _checked(structures[i], result)
+        return answers
+
+    def _run(self, chunk: list[Structure], block: int, size: TableSize) -> list[tuple]:
+        stacked = Structure(*(np.stack(column) for column in zip(*chunk, strict=True)))
+        filled = Structure(*(jnp.asarray(pad_axis(column, block, 0)) for column in stacked))
+        results = jax.device_get(
+            _label_block(self._potential, filled, jnp.asarray(len(chunk)), size)
+        )
+        return [tuple(column[i] for column in results) for i in range(len(chunk))]
+
+
+_BLOCK = 64
+_BLOCK_ATOMS = 65_536
+_SMALLEST_TABLE = 24  # one program for most densities of a liquid rather than one for each
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _label_block(potential: Potential, structures: Structure, count, size: TableSize):
+    """Energies, forces, stresses and atomic energies of the first `count` structures.
+
+    The number of turns is an argument, so that XLA makes one and the same body for every block.
+    """
+    params = potential.init(jax.random.key(0))
+
+    def body(i, results):
+        structure = jax.tree.map(lambda leaf: leaf[i], structures)
+        neighbors = neighbor_table(structure, potential.cutoff, size)
+        energy, forces, stress = energy_forces_stress(potential, params, structure, neighbors)
+        atoms = potential.atomic_energies(params, structure, neighbors)
+        row = (energy, forces, stress, atoms, neighbors.overflow)
+        return jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
+
+    block, atoms = structures.species.shape
+    start = (
+        jnp.zeros(block),
+        jnp.zeros((block, atoms, 3)),
+        jnp.zeros((block, 3, 3)),
+        jnp.zeros((block, atoms)),
+        jnp.zeros(block, bool),
+    )
+    return jax.lax.fori_loop(0, count, body, start)
+
+
+def _screen(structure: Structure, known: tuple[int, ...]) -> None:
+    """Raise LabelingFailed for what no potential should be asked."""
+    positions, cell = np.asarray(structure.positions), np.asarray(structure.cell)
+    species = np.asarray(structure.species)
+    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+        raise LabelingFailed("bad_input", "a coordinate or the cell is not finite")
+    if len(species) == 0 or (species <= 0).any():
+        raise LabelingFailed("bad_input", "expected one or more atoms, each of a known element")
+    if known and not np.isin(species, known).all():
+        strange = sorted(set(species.tolist()) - set(known))
+        raise LabelingFailed("bad_input", f"atomic numbers {strange} are unknown; known: {known}")
+    if flat_cell(cell):
+        raise LabelingFailed("bad_input", "the cell is singular")
+    pair = closest_below(positions, species, cell)
+    if pair is not None:
+        i, j, distance = pair
+        raise LabelingFailed("bad_input", f"atoms {i} and {j} are {distance:.1e} Å apart")
+
+
+def _padded(structure: Structure) -> Structure:
+    atoms = bucket(len(structure.species))
+    return Structure(
+        positions=pad_axis(np.asarray(structure.positions, np.float64), atoms, 0.0),
+        species=pad_axis(np.asarray(structure.species, np.int32), atoms, 0),
+        cell=np.asarray(structure.cell, np.float64),
+        charge=np.asarray(structure.charge, np.int32),
+        multiplicity=np.asarray(structure.multiplicity, np.int32),
+    )
+
+
+def _shape(padded: Structure, cutoff: float) -> tuple[int, TableSize]:
+    """The padded number of atoms and the table size, which depend on this structure alone."""
+    try:
+        size = table_size(Structure(*(jnp.asarray(leaf)[None] for leaf in padded)), cutoff)
+    except BadInput as error:
+        raise LabelingFailed("bad_input", str(error)) from None
+    capacity = bucket(size.capacity, smallest=_SMALLEST_TABLE)
+    return len(padded.species), TableSize(capacity, size.images)
+
+
+def _checked(structure: Structure, result: tuple) -> Labels | LabelingFailed:
+    energy, forces, stress, atomic, overflow = result
+    atoms = len(structure.species)
+    if overflow:
+        return LabelingFailed("infrastructure", "the neighbor table overflowed; report this")
+    labels = Labels(
+        energy=np.asarray(energy),
+        forces=forces[:atoms],
+        stress=stress if np.any(structure.cell) else np.full((3, 3), np.nan),
+        dipole=np.full(3, np.nan),
+        charges=np.full(atoms, np.nan),
+        atomic_energies=atomic[:atoms],
+    )
+    finite = np.isfinite(energy) and np.isfinite(forces).all()
+    if not finite or (np.any(structure.cell) and not np.isfinite(stress).all()):
+        return LabelingFailed("unphysical", "the reference energy, force or stress is not finite")
+    return labels

@@ -1,0 +1,244 @@
+"""The part of a potential that no parameter touches, computed once for a whole training.
+
+With descriptions D_i of the atoms and e_i = ∂E/∂D_i,
+
+    E = Σ_i E(D_i),   F_j = -Σ_m e_{a(j,m)} · T_jm,   σ = (1/V) Σ_i e_i · S_i
+
+where T_jm = ∂D_{a(j,m)}/∂x_j are the derivatives of those descriptions a(j, ·) that atom j enters
+(its own and its neighbors'), and S_i = ∂D_i/∂ε those with respect to a strain. Then a step of
+training costs what the network costs. A potential that is not local, or data too large for the
+memory allowed, is evaluated anew at each step instead.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from alj.geometry.environment import environment
+from alj.geometry.periodic import volume
+from alj.potentials.combine import energy, energy_and_forces, energy_forces_stress
+from alj.training.losses import Prediction
+from alj.types import Batch, Environment, Neighbors, Params, Potential, Structure
+
+MEMORY_LIMIT_BYTES = 1.5e9
+"""Derivatives of descriptions are kept while they stay below this."""
+
+
+class Described(NamedTuple):
+    """Descriptions of structures, and their derivatives where forces or stress are wanted.
+
+    `slopes` are the T of the module's formula, leaves (atoms, entries, 3, …), `affected` the
+    a(j, m), (atoms, entries); `strains` are the S, leaves (3, 3, atoms, …). Only floating leaves of
+    the description have derivatives.
+    """
+
+    description: Any
+    slopes: Any = None
+    affected: Int[Array, "*batch atoms entries"] | None = None
+    strains: Any = None
+
+
+def describe(
+    potential: Potential, batch: Batch, quantities: tuple[str, ...], choice: str = "automatic"
+) -> Described | None:
+    """Everything about a batch that training needs but parameters do not touch; None: do it anew.
+
+    `choice` is "once", "anew" or "automatic", which decides by the size of the derivatives.
+    """
+    derivatives = "forces" in quantities or "stress" in quantities
+    if choice == "anew" or (derivatives and potential.describe_environment is None):
+        return None
+    shapes = jax.eval_shape(partial(_described, potential, quantities), _one(batch))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    if choice == "automatic" and size * batch.index.shape[0] > MEMORY_LIMIT_BYTES:
+        return None
+    # Chunks of one size share one compiled program, whatever the number of structures.
+    chunk = math.gcd(_CHUNK, batch.index.shape[0])
+    pairs = jax.device_get((batch.structures, batch.neighbors))
+    parts = [
+        jax.device_get(
+            _describe_chunk(potential, quantities, jax.tree.map(lambda x: x[i : i + chunk], pairs))
+        )
+        for i in range(0, batch.index.shape[0], chunk)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
+
+
+def predict(
+    potential: Potential,
+    quantities: tuple[str, ...],
+    params: Params,
+    structure: Structure,
+    neighbors: Neighbors,
+    described: Described | None,
+) -> Prediction:
+    """Energy, forces and stress of one structure, as far as `quantities` asks."""
+    if described is None:
+        return _anew(potential, quantities, params, structure, neighbors)
+    if quantities == ("energy",):
+        return Prediction(total_energy(potential, params, described.description))
+    moving, rebuild = split_floating(described.description)
+
+    def total(moving):
+        return total_energy(potential, params, rebuild(moving))
+
+    value, slopes = jax.value_and_grad(total)(moving)
+    forces = stress = None
+    if "forces" in quantities:
+        forces = -sum(
+            jnp.einsum("jmf,jmcf->jc", _rows_of(slope, described.affected), _flat(along, 3))
+            for slope, along in zip(slopes, described.slopes, strict=True)
+        )
+    if "stress" in quantities:
+        virial = sum(
+            jnp.einsum("if,abif->ab", _flat(slope, 1), _flat(along, 3))
+            for slope, along in zip(slopes, described.strains, strict=True)
+        )
+        stress = virial / volume(structure.cell)
+    return Prediction(value, forces, stress)
+
+
+def predict_batch(
+    potential: Potential,
+    quantities: tuple[str, ...],
+    params: Params,
+    batch: Batch,
+    described: Described | None,
+) -> Prediction:
+    """`predict` for every structure of a batch."""
+    return jax.vmap(partial(predict, potential, quantities), (None, 0, 0, 0))(
+        params, batch.structures, batch.neighbors, described
+    )
+
+
+def total_energy(potential: Potential, params: Params, description: Any):
+    """Energy in eV of one described structure, summed in float64 where x64 is on."""
+    atoms = potential.evaluate(params, description)
+    return jnp.sum(atoms, dtype=jnp.promote_types(atoms.dtype, jnp.result_type(float)))
+
+
+def split_floating(tree: Any):
+    """The floating leaves of a tree, and the function that puts others back in their place."""
+    leaves, structure = jax.tree.flatten(tree)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def rebuild(moving):
+        rest = iter(moving)
+        return structure.unflatten(
+            [next(rest) if is_floating else leaf for is_floating, leaf in zip(floating, leaves)]
+        )
+
+    return [leaf for is_floating, leaf in zip(floating, leaves) if is_floating], rebuild
+
+
+def take_atoms(tree: Any, rows: Int[Array, " rows"]) -> Any:
+    """The description of some atoms; rows beyond the last give the last."""
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), tree)
+
+
+_CHUNK = 16
+
+
+def _one(batch):
+    return jax.tree.map(lambda leaf: leaf[0], (batch.structures, batch.neighbors))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _describe_chunk(potential, quantities, pairs):
+    return jax.lax.map(partial(_described, potential, quantities), pairs)
+
+
+def _described(potential, quantities, pair) -> Described:
+    structure, neighbors = pair
+    if "forces" not in quantities and "stress" not in quantities:
+        return Described(potential.describe(structure, neighbors))
+    env = environment(structure, neighbors, potential.cutoff)
+    description = potential.describe_environment(env)
+    pairwise = _pair_derivatives(potential, env)
+    slopes = affected = strains = None
+    if "forces" in quantities:
+        slopes, affected = _by_moved_atom(pairwise, neighbors, structure.species)
+    if "stress" in quantities:
+        strains = [
+            _symmetric(jnp.einsum("incf,ind->cdif", _flat(along, 3), env.vectors)).reshape(
+                (3, 3, along.shape[0], *along.shape[3:])
+            )
+            for along in pairwise
+        ]
+    return Described(description, slopes, affected, strains)
+
+
+def _pair_derivatives(potential, env: Environment):
+    """∂D_i/∂v_in for each floating leaf, (atoms, neighbors, 3, …).
+
+    A description depends on no vectors but its own atom's, so one direction is followed for all
+    atoms at once.
+    """
+    columns = env.vectors.shape[1]
+
+    def floating(vectors):
+        return split_floating(potential.describe_environment(env._replace(vectors=vectors)))[0]
+
+    _, push = jax.linearize(floating, env.vectors)
+    directions = jnp.eye(3 * columns, dtype=env.vectors.dtype).reshape(-1, columns, 3)
+
+    def along(direction):
+        return push(jnp.broadcast_to(direction[None], env.vectors.shape))
+
+    found = jax.lax.map(along, directions, batch_size=3)
+    real = env.neighbor_species > 0
+
+    def arranged(leaf):
+        leaf = jnp.moveaxis(leaf.reshape(columns, 3, *leaf.shape[1:]), 2, 0)
+        mask = real.reshape(real.shape + (1,) * (leaf.ndim - 2))
+        return jnp.where(mask, leaf, 0.0)
+
+    return [arranged(leaf) for leaf in found]
+
+
+def _by_moved_atom(pairwise, neighbors: Neighbors, species):
+    """Regroup ∂D_i/∂v_in by the atom that moves: itself (all its vectors shrink), then its neighbors."""
+    atoms, columns = neighbors.indices.shape
+    indices, shifts = neighbors.indices, neighbors.shifts
+    me = jnp.arange(atoms, dtype=indices.dtype)
+    # The slot of the neighbor's own list that points back along the same line.
+    theirs = indices.at[indices].get(mode="fill", fill_value=atoms)
+    their_shifts = shifts.at[indices].get(mode="fill", fill_value=0)
+    back = (theirs == me[:, None, None]) & jnp.all(their_shifts == -shifts[:, :, None, :], axis=-1)
+    slot, found = jnp.argmax(back, axis=-1), jnp.any(back, axis=-1)
+    affected = jnp.concatenate([me[:, None], indices], axis=1)
+
+    def regroup(along):
+        own = -jnp.sum(along, axis=1)
+        others = along.at[indices, slot].get(mode="clip")
+        mask = (found & (species > 0)[:, None]).reshape(found.shape + (1,) * (along.ndim - 2))
+        return jnp.concatenate([own[:, None], jnp.where(mask, others, 0.0)], axis=1)
+
+    return [regroup(along) for along in pairwise], affected
+
+
+def _symmetric(strains):
+    return 0.5 * (strains + jnp.swapaxes(strains, 0, 1))
+
+
+def _flat(leaf, axes):
+    """`leaf` with everything beyond its first `axes` axes as one."""
+    return leaf.reshape(*leaf.shape[:axes], -1)
+
+
+def _rows_of(leaf, affected):
+    return _flat(leaf, 1).at[affected].get(mode="clip")
+
+
+def _anew(potential, quantities, params, structure, neighbors):
+    arguments = (potential, params, structure, neighbors)
+    if "stress" in quantities:
+        return Prediction(*energy_forces_stress(*arguments))
+    if "forces" in quantities:
+        return Prediction(*energy_and_forces(*arguments))
+    return Prediction(energy(*arguments))

@@ -1,0 +1,192 @@
+"""Residuals and losses on any of energy, forces and stress; labels that are not given do not count.
+
+    L = w_E <(ΔE/N u_E)²> + w_F <(ΔF/u_F)²> + w_S <(Δσ/u_S)²>
+
+Each mean runs over what is labeled, weighted by the structures' weights; u are the units in which
+errors are measured. A label of NaN, a padded atom and a padded structure contribute neither value
+nor gradient: they are replaced *before* the subtraction, because 0 · NaN is NaN.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from alj.types import Batch, Labels, Structure
+
+
+class Prediction(NamedTuple):
+    """What a potential says of one structure; None where it was not asked.
+
+    `energy` eV, `forces` eV/Å, `stress` eV/Å^3.
+    """
+
+    energy: Float[Array, "*batch"]
+    forces: Float[Array, "*batch atoms 3"] | None = None
+    stress: Float[Array, "*batch 3 3"] | None = None
+
+
+class Residuals(NamedTuple):
+    """Prediction minus label, 0 where there is no label; `has_…` says where there is one.
+
+    `energy` eV per atom, `forces` eV/Å, `stress` eV/Å^3.
+    """
+
+    energy: Float[Array, "*batch"]
+    forces: Float[Array, "*batch atoms 3"]
+    stress: Float[Array, "*batch 3 3"]
+    has_energy: Bool[Array, "*batch"]
+    has_forces: Bool[Array, "*batch atoms 3"]
+    has_stress: Bool[Array, "*batch 3 3"]
+
+
+class Emphasis(NamedTuple):
+    """One number each for energy, forces and stress: weights, or units."""
+
+    energy: Float[Array, ""] | float = 1.0
+    forces: Float[Array, ""] | float = 0.0
+    stress: Float[Array, ""] | float = 0.0
+
+
+class Sums(NamedTuple):
+    """Weighted sums of squared residuals, and the weights they are to be divided by.
+
+    Sums of several batches add up (`jax.tree.map(jnp.add, ...)`).
+    """
+
+    squares: Emphasis
+    counts: Emphasis
+
+
+NO_SUMS = Sums(Emphasis(0.0, 0.0, 0.0), Emphasis(0.0, 0.0, 0.0))
+"""Where adding begins."""
+
+
+def residuals(prediction: Prediction, labels: Labels, structure: Structure) -> Residuals:
+    """Residuals of one structure."""
+    real = structure.species > 0
+    atoms = jnp.maximum(jnp.sum(real), 1)
+    some = jnp.any(real)
+    has_energy = ~jnp.isnan(labels.energy) & some
+    has_forces = ~jnp.isnan(labels.forces) & real[:, None] & (prediction.forces is not None)
+    has_stress = ~jnp.isnan(labels.stress) & some & (prediction.stress is not None)
+
+    def difference(predicted, label, has):
+        if predicted is None:
+            return jnp.zeros_like(label)
+        return jnp.where(has, predicted - jnp.where(has, label, 0.0), 0.0)
+
+    return Residuals(
+        difference(prediction.energy, labels.energy, has_energy) / atoms,
+        difference(prediction.forces, labels.forces, has_forces),
+        difference(prediction.stress, labels.stress, has_stress),
+        has_energy,
+        has_forces,
+        has_stress,
+    )
+
+
+def batch_residuals(predictions: Prediction, batch: Batch) -> Residuals:
+    """Residuals of every structure of a batch."""
+    return jax.vmap(residuals)(predictions, batch.labels, batch.structures)
+
+
+def sums(found: Residuals, weights: Float[Array, " batch"]) -> Sums:
+    """Sums over a batch; a structure of weight 0 does not count."""
+
+    def parts(values, has):
+        spread = weights.reshape((-1,) + (1,) * (values.ndim - 1)) * has
+        counted = spread > 0
+        squares = jnp.where(counted, values, 0.0) ** 2
+        return jnp.sum(spread * squares), jnp.sum(spread)
+
+    energy, forces, stress = (
+        parts(found.energy, found.has_energy),
+        parts(found.forces, found.has_forces),
+        parts(found.stress, found.has_stress),
+    )
+    return Sums(
+        Emphasis(energy[0], forces[0], stress[0]), Emphasis(energy[1], forces[1], stress[1])
+    )
+
+
+def add(first: Sums, second: Sums) -> Sums:
+    """Sums over two batches."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def loss(total: Sums, weights: Emphasis, units: Emphasis) -> Float[Array, ""]:
+    """The loss of the formula above; a quantity that nothing is labeled with adds nothing."""
+    value = jnp.zeros(())
+    for weight, square, count, unit in zip(
+        weights, total.squares, total.counts, units, strict=True
+    ):
+        there = count > 0
+        mean = jnp.where(there, square, 0.0) / jnp.where(there, count, 1.0)
+        value = value + weight * mean / unit**2
+    return value
+
+
+def root_mean_squares(total: Sums) -> Emphasis:
+    """Errors in eV/atom, eV/Å and eV/Å^3; NaN where nothing is labeled."""
+    return Emphasis(
+        *(
+            jnp.where(count > 0, jnp.sqrt(square / jnp.where(count > 0, count, 1.0)), jnp.nan)
+            for square, count in zip(total.squares, total.counts, strict=True)
+        )
+    )
+
+
+def units(
+    batches: tuple[Batch, ...],
+    *,
+    energy_limits: tuple[float, float] = (0.02, 0.15),
+    force_limits: tuple[float, float] = (0.1, 2.0),
+    stress_limits: tuple[float, float] = (1e-3, 1e-1),
+) -> Emphasis:
+    """Units that the labels suggest: eV/atom, eV/Å, eV/Å^3, clipped to the limits.
+
+    The standard deviation of the energy per atom, the root mean squares of forces and stress; a
+    few extreme structures must not set the scale, hence the limits.
+    """
+    total, first = NO_SUMS, jnp.zeros(())
+    for batch in batches:
+        labels, weights = batch.labels, (batch.index >= 0).astype(float)
+        zero = Prediction(
+            *(jnp.zeros_like(x) for x in (labels.energy, labels.forces, labels.stress))
+        )
+        found = batch_residuals(zero, batch)
+        first = first + jnp.sum(weights * found.energy)
+        total = add(total, sums(found, weights))
+    mean = first / jnp.maximum(total.counts.energy, 1.0)
+    square = jnp.maximum(total.squares.energy / jnp.maximum(total.counts.energy, 1.0) - mean**2, 0)
+    measured = root_mean_squares(total)
+
+    def clipped(value, limits):
+        return jnp.clip(jnp.where(jnp.isnan(value), limits[1], value), *limits)
+
+    return Emphasis(
+        clipped(jnp.sqrt(square), energy_limits),
+        clipped(measured.forces, force_limits),
+        clipped(measured.stress, stress_limits),
+    )
+
+
+def high_energy_weights(
+    batches: tuple[Batch, ...], scale_eV: float | None
+) -> tuple[Float[Array, " batch"], ...]:
+    """w = 1/√(1 + ((e - e_min)/scale)²) for each structure, e its energy per atom in eV.
+
+    Factors of the *residuals*. They keep structures far up the repulsive wall from ruling the fit
+    without dropping them. 1 without a scale, and for structures without an energy.
+    """
+    if scale_eV is None:
+        return tuple(jnp.ones_like(batch.labels.energy) for batch in batches)
+    energies = [
+        batch.labels.energy / jnp.maximum(jnp.sum(batch.structures.species > 0, axis=1), 1)
+        for batch in batches
+    ]
+    lowest = jnp.nanmin(jnp.concatenate(energies))
+    excess = [jnp.where(jnp.isnan(e), 0.0, e - lowest) / scale_eV for e in energies]
+    return tuple(1.0 / jnp.sqrt(1.0 + x**2) for x in excess)

@@ -1,0 +1,80 @@
+"""Which structures train a member of a committee, and which validate it.
+
+A split is `(key, count, members) -> (members, count)`, True for training. All are made on the host.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from alj.types import BadInput, Key
+
+Split = Callable[[Key, int, int], Bool[Array, "members count"]]
+
+NAMES = ("k_fold", "random", "inherited", "all")
+
+
+def split_by_name(name: str, validation_fraction: float) -> Split:
+    """The split of that name. Raises BadInput for an unknown name or an impossible fraction."""
+    if not 0.0 < validation_fraction < 1.0:
+        raise BadInput(
+            f"validation_fraction must lie between 0 and 1, found {validation_fraction}; "
+            "use split: all to train on everything"
+        )
+    made = {
+        "k_fold": k_fold(validation_fraction),
+        "random": random(validation_fraction),
+        "inherited": inherited(validation_fraction),
+        "all": everything(),
+    }
+    if name not in made:
+        raise BadInput(f"split must be one of {', '.join(NAMES)}; found {name!r}")
+    return made[name]
+
+
+def k_fold(validation_fraction: float = 0.1) -> Split:
+    """Each member leaves out another fold; there are 1/fraction folds, or as many as members."""
+
+    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+        folds = min(max(members, round(1.0 / validation_fraction), 2), max(count, 2))
+        fold_of = _generator(key).permutation(count) % folds
+        return jnp.asarray(fold_of[None, :] != np.arange(members)[:, None] % folds)
+
+    return split
+
+
+def random(validation_fraction: float = 0.1) -> Split:
+    """Each member leaves out a random fraction of its own, at least one structure."""
+
+    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+        left_out = min(max(round(count * validation_fraction), 1), count - 1)
+        generator = _generator(key)
+        places = [generator.permutation(count) for _ in range(members)]
+        return jnp.asarray(np.stack(places) >= left_out)
+
+    return split
+
+
+def inherited(validation_fraction: float = 0.1, seed: int = 0) -> Split:
+    """Random, but a structure keeps its role while the data set grows: no key, only its place.
+
+    What once validated a member never trains it later, so its validation error stays honest.
+    """
+
+    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+        draws = [np.random.default_rng((seed, member)).random(count) for member in range(members)]
+        return jnp.asarray(np.stack(draws) >= validation_fraction)
+
+    return split
+
+
+def everything() -> Split:
+    """Every member trains on all structures and validates on none."""
+    return lambda key, count, members: jnp.ones((members, count), bool)
+
+
+def _generator(key):
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())

@@ -1,0 +1,173 @@
+"""What every trainer reports, and the best it has seen: early stopping as a wrapper of a Stepper."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from alj.training.descriptions import Described, predict_batch
+from alj.training.losses import (
+    NO_SUMS,
+    Emphasis,
+    Residuals,
+    add,
+    batch_residuals,
+    loss,
+    root_mean_squares,
+    sums,
+)
+from alj.types import Batch, Context, Params, Potential, State, Stepper
+
+
+class Fold(NamedTuple):
+    """What one member learns from: `context.data` of every trainer.
+
+    `described` holds one entry per batch (None: describe anew); `train` and `validation` are masks
+    over the data set, at least as long as it, False beyond its end.
+    """
+
+    batches: tuple[Batch, ...]
+    described: tuple[Described | None, ...]
+    train: Bool[Array, "*members places"]
+    validation: Bool[Array, "*members places"]
+
+
+class Progress(NamedTuple):
+    """The Info of a trainer's step.
+
+    Losses are the trainer's own (dimensionless); errors are root mean squares in eV/atom, eV/Å and
+    eV/Å^3, NaN where nothing is labeled. `pace` is the learning rate or the damping. `finite` is
+    False once a loss was NaN or infinite; `stopped` says that the member waits for the others.
+    """
+
+    train_loss: Float[Array, "*shape"]
+    validation_loss: Float[Array, "*shape"]
+    train_error: Emphasis
+    validation_error: Emphasis
+    pace: Float[Array, "*shape"]
+    finite: Bool[Array, "*shape"]
+    stopped: Bool[Array, "*shape"]
+
+
+class Tracked(NamedTuple):
+    """A trainer's own state, and the best params on validation so far (on training without one)."""
+
+    inner: Any
+    best: Params
+    best_loss: Float[Array, "*members"]
+    best_error: Emphasis
+    stale: Int[Array, "*members"]
+    finite: Bool[Array, "*members"]
+
+
+def tracked(
+    stepper: Stepper,
+    params_of: Callable[[State], Params],
+    progress_of: Callable[[State], Progress],
+    patience: int | None,
+) -> tuple[Stepper, Callable[[Tracked], Params]]:
+    """`stepper` with the best kept, and a member frozen after `patience` steps without a better one.
+
+    Returns the stepper, and the function that takes the best params out of its state. The start
+    counts as a candidate. A step that is not finite is never the best; it marks the member.
+    """
+
+    def judged(progress: Progress):
+        has_validation = ~jnp.isnan(progress.validation_error.energy)
+        for error in (progress.validation_error.forces, progress.validation_error.stress):
+            has_validation = has_validation | ~jnp.isnan(error)
+        value = jnp.where(has_validation, progress.validation_loss, progress.train_loss)
+        error = jax.tree.map(
+            lambda ours, theirs: jnp.where(has_validation, ours, theirs),
+            progress.validation_error,
+            progress.train_error,
+        )
+        # A member may not be judged by validation alone while its training has blown up.
+        good = jnp.isfinite(value) & jnp.isfinite(progress.train_loss)
+        return jnp.where(good, value, jnp.inf), error, good
+
+    def init(key, params, context: Context) -> Tracked:
+        inner = stepper.init(key, params, context)
+        value, error, _ = judged(progress_of(inner))
+        return Tracked(
+            inner, params_of(inner), value, error, jnp.zeros((), jnp.int32), jnp.asarray(True)
+        )
+
+    def step(key, state: Tracked, context: Context):
+        stopped = jnp.asarray(False) if patience is None else state.stale >= patience
+        moved, progress = stepper.step(key, state.inner, context)
+        value, error, good = judged(progress)
+        better = value < state.best_loss
+        after = Tracked(
+            moved,
+            _select(better, params_of(moved), state.best),
+            jnp.where(better, value, state.best_loss),
+            _select(better, error, state.best_error),
+            jnp.where(better, 0, state.stale + 1),
+            state.finite & good,
+        )
+        after = _select(stopped, state, after)
+        progress = _select(stopped, progress_of(state.inner), progress)
+        return after, progress._replace(finite=after.finite, stopped=stopped)
+
+    return Stepper(init, step), lambda state: state.best
+
+
+def rows(mask: Bool[Array, " places"], batch: Batch) -> Float[Array, " batch"]:
+    """1 for the structures of the batch that are in a mask over the data set; padding never is."""
+    inside = mask.at[batch.index].get(mode="fill", fill_value=False)
+    return (inside & (batch.index >= 0)).astype(batch.weights.dtype)
+
+
+def all_residuals(
+    potential: Potential,
+    quantities: tuple[str, ...],
+    params: Params,
+    batches: tuple[Batch, ...],
+    described: tuple[Described | None, ...],
+) -> tuple[Residuals, ...]:
+    """Residuals of every structure, batch by batch."""
+    return tuple(
+        batch_residuals(predict_batch(potential, quantities, params, batch, once), batch)
+        for batch, once in zip(batches, described, strict=True)
+    )
+
+
+def measure(
+    found: tuple[Residuals, ...],
+    fold: Fold,
+    factors: tuple[Float[Array, " batch"], ...],
+    weights: Emphasis,
+    scale: Emphasis,
+    pace: Any,
+) -> Progress:
+    """The report on residuals: losses weighted by `factors`, errors plain."""
+    totals = [NO_SUMS] * 4
+    for residuals, batch, factor in zip(found, fold.batches, factors, strict=True):
+        train, validation = rows(fold.train, batch), rows(fold.validation, batch)
+        shares = (train * factor, validation * factor, train, validation)
+        totals = [add(total, sums(residuals, w)) for total, w in zip(totals, shares, strict=True)]
+    value = loss(totals[0], weights, scale)
+    return Progress(
+        value,
+        loss(totals[1], weights, scale),
+        root_mean_squares(totals[2]),
+        root_mean_squares(totals[3]),
+        jnp.asarray(pace, value.dtype),
+        jnp.isfinite(value),
+        jnp.asarray(False),
+    )
+
+
+def unknown(pace: float) -> Progress:
+    """The report before anything was measured."""
+    nothing = Emphasis(*[jnp.asarray(jnp.nan)] * 3)
+    endless = jnp.asarray(jnp.inf)
+    yes = jnp.asarray(True)
+    return Progress(endless, endless, nothing, nothing, jnp.asarray(pace, float), yes, ~yes)
+
+
+def _select(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
