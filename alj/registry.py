@@ -49,8 +49,10 @@ __all__ = [
     "filled",
     "find",
     "json_schema",
+    "plain",
     "resolve",
     "schema",
+    "schema_of",
     "suggest",
 ]
 
@@ -214,6 +216,20 @@ def json_schema(builder: Callable) -> dict:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def schema_of(builders: Sequence[Callable], common: dict | None = None) -> dict:
+    """The JSON schema of a registry: a bare name, or the mapping of one of its builders.
+
+    `common` are properties that every mapping may have besides its own.
+    """
+    alternatives = []
+    for builder in builders:
+        described = json_schema(builder)
+        described["properties"] |= common or {}
+        alternatives.append(described)
+    names = [builder.__name__ for builder in builders]
+    return {"anyOf": [{"enum": names}, *alternatives]}
 
 
 def _checked(builder, settings, where):

@@ -195,9 +195,9 @@ class Sampler(NamedTuple):
 class Trainer(NamedTuple):
     """A Stepper that fits one member, and how a committee of them is to be run by `training.fit`.
 
-    stepper: `init(key, params, context)` and `step`; `context.data` is a `training.fit.Fold`:
+    stepper: `init(key, params, context)` and `step`; `context.data` is a `training.Fold`:
         the batches with this member's training and validation masks over the data set. Info is a
-        `training.fit.Progress`.
+        `training.Progress`.
     params_of: `state -> params`, the best so far.
     steps: steps at most. members: size of the committee.
     split: `(key, count, members) -> (members, count)` bool, True trains and False validates.

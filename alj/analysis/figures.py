@@ -113,6 +113,7 @@ def energy_parity(
         bottom.scatter(x, residual, **style)
     overall = _statistics("all", 1000 * (predicted - reference), "meV/atom")
     _identity(top, bottom, reference, predicted, overall)
+    _focus(bottom, 1000 * (predicted - reference))
     _tidy(top, "", "predicted energy (eV/atom)")
     _tidy(bottom, "reference energy (eV/atom)", "error (meV/atom)")
     _legend(figure, top)
@@ -133,7 +134,8 @@ def force_parity(reference: Float[np.ndarray, " m"], predicted: Float[np.ndarray
         style: dict[str, Any] = {"color": COLORS[0], "s": 6, "alpha": 0.5, "lw": 0}
         top.scatter(reference, predicted, **style)
         bottom.scatter(reference, residual, **style)
-    _identity(top, bottom, reference, predicted, _statistics("all", residual, "eV/Å"))
+    _identity(top, bottom, reference, predicted, _statistics("all", residual, "eV/Å", signed=False))
+    _focus(bottom, residual)
     _tidy(top, "", "predicted force (eV/Å)")
     _tidy(bottom, "reference force component (eV/Å)", "error (eV/Å)")
     _legend(figure, top)
@@ -212,7 +214,7 @@ def seconds(rounds: Sequence[Mapping]) -> Figure:
 
 
 def chosen_energies(rounds: Sequence[Mapping]) -> Figure:
-    """Energies of the structures labeled in each round; rare high ones are triangles at the top."""
+    """Energies of the structures chosen in each round; rare high ones are triangles at the top."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     pairs = [
@@ -235,10 +237,10 @@ def chosen_energies(rounds: Sequence[Mapping]) -> Figure:
                 axes.plot([index - 0.35, index + 0.35], [middle] * 2, color="k", lw=1.5)
         if np.isfinite(top):
             axes.plot([], [], "^", color=COLORS[1], label=f"above, up to {np.max(every):.2f}")
-        axes.plot([], [], "o", ms=3.5, color=COLORS[0], label="labeled structure")
+        axes.plot([], [], "o", ms=3.5, color=COLORS[0], label="chosen structure")
         axes.plot([], [], color="k", lw=1.5, label="median")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(axes, "round", "reference energy (eV/atom)")
+    _tidy(axes, "round", "energy when chosen (eV/atom)")
     _legend(figure, axes)
     return figure
 
@@ -260,6 +262,7 @@ def training(
                     steps, shown[:, member], color=COLORS[color], lw=1, alpha=0.7,
                     label=name if member == 0 else None,
                 )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     _tidy(axes, "training step", quantity)
     _logarithmic(axes)
     _legend(figure, axes)
@@ -281,10 +284,21 @@ def _identity(top: Axes, bottom: Axes, reference, predicted, label):
     bottom.axhline(0, ls="--", lw=1, color="k", zorder=3)
 
 
-def _statistics(name, errors, unit):
-    signed = f"bias {bias(errors):+.3g}, scatter {scatter(errors):.3g}"
+def _statistics(name, errors, unit, *, signed=True):
+    """A legend entry; the mean force error is zero by symmetry and not worth a line."""
     first = f"{name or 'all'} ({len(errors)})\nMAE {mae(errors):.3g}, RMSE {rmse(errors):.3g}"
-    return f"{first}\n{signed} {unit}"
+    second = f"\nbias {bias(errors):+.3g}, scatter {scatter(errors):.3g}" if signed else ""
+    return f"{first}{second} {unit}"
+
+
+def _focus(axes: Axes, residual):
+    """Leave single outliers out of a residual panel that they would flatten, and say so."""
+    size = np.abs(residual[np.isfinite(residual)])
+    if size.size > 20 and size.max() > 10 * np.percentile(size, 98):
+        edge = 3 * np.percentile(size, 98)
+        axes.set_ylim(-edge, edge)
+        note = f"{int(np.sum(size > edge))} beyond, up to {size.max():.3g}"
+        axes.set_title(note, fontsize=8, color=_GRAY, loc="right", pad=2)
 
 
 def _line(axes: Axes, x, y, label, style, color):

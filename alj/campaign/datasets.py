@@ -4,6 +4,7 @@ A growing set must not recompile the trainer, and 3 atoms beside 378 must waste 
 are grouped by padded size, and counts, atoms and neighbor tables come in buckets.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +24,15 @@ from alj.campaign.reading import (
     read_frame,
 )
 from alj.campaign.store import write_file
+from alj.campaign.trees import storable
 from alj.geometry.neighbors import TableSize, batch_tables, table_size
 from alj.types import BadInput, Batch, Labels, Structure
 
 EXACT_SIZES = 4
-"""Up to so many different numbers of atoms get batches of exactly their size; more share buckets."""
+"""So many different sizes at most get batches of exactly their size; more share buckets."""
 
 
+@storable
 class Dataset(NamedTuple):
     """Structures one after another: those of structure i are rows offsets[i]:offsets[i+1].
 
@@ -90,7 +93,7 @@ def append(
     labels: list[Labels] | None = None,
     info: list[dict] | None = None,
 ) -> Dataset:
-    """`dataset` with more structures behind; padded atoms are dropped. Without labels all are NaN."""
+    """`dataset` with more structures behind, unpadded; without `labels` all of them are NaN."""
     if not structures:
         return dataset
     columns = {name: [getattr(dataset, name)] for name in (*_PER_ATOM, *_PER_STRUCTURE)}
@@ -158,21 +161,53 @@ def batches(
     structures. `dtype` (default: JAX's float) is that of everything but the energies, which stay as
     precise as JAX allows.
     """
+    return tuple(
+        stream(
+            dataset,
+            cutoff,
+            weights=weights,
+            dtype=dtype,
+            count_bucket=count_bucket,
+            table=table,
+            at_most=at_most,
+        )
+    )
+
+
+def stream(
+    dataset: Dataset,
+    cutoff: float,
+    *,
+    weights: np.ndarray | None = None,
+    dtype: Any = None,
+    count_bucket: bool = True,
+    table: dict[int, TableSize] | None = None,
+    at_most: int | None = None,
+) -> Iterator[Batch]:
+    """`batches` one after another, for sets that do not fit the device at once."""
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     weights = np.ones(count(dataset)) if weights is None else np.asarray(weights)
     table = {} if table is None else table
     padded = padded_sizes(sizes(dataset))
-    result = []
-    for atoms in np.unique(padded):
+    for atoms in np.unique(padded).tolist():
         members = np.flatnonzero(padded == atoms)
-        step = at_most or len(members)
-        rows = bucket(step if len(members) > step else len(members)) if count_bucket else step
-        rows = min(rows, at_most or rows)
-        for start in range(0, len(members), step):
-            chunk = members[start : start + step]
-            size = rows if count_bucket or len(members) > step else len(chunk)
-            result.append(_batch(dataset, chunk, (size, int(atoms)), cutoff, weights, dtype, table))
-    return tuple(result)
+        step = min(at_most or len(members), len(members))
+        rows = min(bucket(step), at_most or bucket(step)) if count_bucket else step
+        chunks = [members[start : start + step] for start in range(0, len(members), step)]
+        for chunk in chunks:
+            needed = table_size(_structures(dataset, chunk, (rows, atoms), dtype), cutoff)
+            table[atoms] = larger(needed, table.get(atoms, needed))
+        for chunk in chunks:
+            batch = _batch(dataset, chunk, (rows, atoms), cutoff, dtype, table[atoms])
+            weight = np.zeros(rows)
+            weight[: len(chunk)] = weights[chunk]
+            yield batch._replace(weights=jnp.asarray(weight, dtype))
+
+
+def larger(one: TableSize, other: TableSize) -> TableSize:
+    """The smallest table size that holds what either holds."""
+    first, second, third = (max(pair) for pair in zip(one.images, other.images, strict=True))
+    return TableSize(max(one.capacity, other.capacity), (first, second, third))
 
 
 def padded_sizes(atoms: np.ndarray) -> np.ndarray:
@@ -183,9 +218,10 @@ def padded_sizes(atoms: np.ndarray) -> np.ndarray:
 
 
 def near_origin(positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Equivalent positions (Å) that survive single precision: wrapped, and centered where not periodic.
+    """Equivalent positions (Å) that survive single precision.
 
-    Positions within 100 Å of the origin are left as they are.
+    They are wrapped, and centered along directions that do not repeat; positions within 100 Å of
+    the origin are left as they are.
     """
     if np.abs(positions).max(initial=0.0) <= 100.0:
         return positions
@@ -205,8 +241,9 @@ def read(
     """Read a file of any format that ASE reads; also say in one line what was taken from it.
 
     A `REF_…` key is taken where present and others are ignored; without one, two common names with
-    different values are an error; `virial` = −V·stress. `labels` is "required" (some energy or force
-    must be there), "optional" or "ignored". `species` are the atomic numbers that a model knows.
+    different values are an error; `virial` = −V·stress. `labels` is "required" (some energy or
+    force must be there), "optional" or "ignored". `species` are the atomic numbers that a model
+    knows.
 
     Raises BadInput, naming the file and the structure, counted from 0.
     """
@@ -242,53 +279,53 @@ def write(path: str | Path, dataset: Dataset) -> None:
     write_file(Path(path), text.encode())
 
 
-def _row(dataset: Dataset, index: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _row(dataset: Dataset, index: int, names: tuple[str, ...]) -> dict[str, Any]:
     index = range(count(dataset))[index]
     atoms = slice(dataset.offsets[index], dataset.offsets[index + 1])
     where = {name: atoms if name in _PER_ATOM else index for name in names}
     return {name: np.asarray(getattr(dataset, name)[where[name]]) for name in names}
 
 
-def _batch(dataset, members, shape, cutoff, weights, dtype, table) -> Batch:
-    """One batch of `shape` (structures, atoms)."""
-    rows, atoms = shape
-    arrays = {}
-    for name in (*Structure._fields, *Labels._fields):
-        flat = getattr(dataset, name)
-        trailing = flat.shape[1:]
-        whole = (rows, atoms, *trailing) if name in _PER_ATOM else (rows, *trailing)
-        missing = np.nan if name in Labels._fields else 0
-        arrays[name] = np.full(whole, missing, flat.dtype)
-    for row, member in enumerate(members):
-        one = _row(dataset, member, (*Structure._fields, *Labels._fields))
-        one["positions"] = near_origin(one["positions"], one["cell"])
-        for name, value in one.items():
-            if name in _PER_ATOM:
-                arrays[name][row, : len(value)] = value
-            else:
-                arrays[name][row] = value
+def _structures(dataset: Dataset, members, shape: tuple[int, int], dtype) -> Structure:
+    """The padded structures of one batch of `shape` (structures, atoms), on the device."""
+    rows = [_row(dataset, member, Structure._fields) for member in members]
+    for row in rows:
+        row["positions"] = near_origin(row["positions"], row["cell"])
+    return Structure(**_stacked(rows, Structure._fields, shape, 0, dtype))
 
-    def device(name):
-        array = arrays[name]
-        if array.dtype.kind != "f":
-            return jnp.asarray(array, jnp.int32)
-        return jnp.asarray(array, jnp.result_type(float) if name == "energy" else dtype)
 
-    stacked = Structure(**{name: device(name) for name in Structure._fields})
-    needed = table_size(stacked, cutoff)
-    known = table.get(atoms, needed)
-    images = tuple(max(pair) for pair in zip(needed.images, known.images, strict=True))
-    table[atoms] = TableSize(max(needed.capacity, known.capacity), images)
-    index = np.full(rows, -1)
+def _batch(dataset, members, shape: tuple[int, int], cutoff, dtype, size: TableSize) -> Batch:
+    """One batch; its weights are 1 where there is a structure."""
+    structures = _structures(dataset, members, shape, dtype)
+    rows = [_row(dataset, member, Labels._fields) for member in members]
+    index = np.full(shape[0], -1)
     index[: len(members)] = members
-    weight = np.where(index >= 0, weights[index], 0.0)
     return Batch(
-        structures=stacked,
-        neighbors=batch_tables(stacked, cutoff, size=table[atoms]),
-        labels=Labels(**{name: device(name) for name in Labels._fields}),
-        weights=jnp.asarray(weight, dtype),
+        structures=structures,
+        neighbors=batch_tables(structures, cutoff, size=size),
+        labels=Labels(**_stacked(rows, Labels._fields, shape, np.nan, dtype)),
+        weights=jnp.asarray(index >= 0, dtype),
         index=jnp.asarray(index, jnp.int32),
     )
+
+
+def _stacked(rows: list[dict], names: tuple[str, ...], shape, missing, dtype) -> dict[str, Any]:
+    """Each field of many structures as one padded array on the device."""
+    stacked = {}
+    for name in names:
+        values = [row[name] for row in rows]
+        trailing = values[0].shape[1:] if name in _PER_ATOM else values[0].shape
+        whole = (*shape, *trailing) if name in _PER_ATOM else (shape[0], *trailing)
+        array = np.full(whole, missing, values[0].dtype)
+        for place, value in enumerate(values):
+            array[(place, slice(len(value))) if name in _PER_ATOM else place] = value
+        if array.dtype.kind != "f":
+            stacked[name] = jnp.asarray(array, jnp.int32)
+        else:
+            stacked[name] = jnp.asarray(
+                array, jnp.result_type(float) if name == "energy" else dtype
+            )
+    return stacked
 
 
 def _report(dataset: Dataset, sources: dict[str, dict[str, int]], ignored: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What happens in a run, as one JSON object per line of `events.jsonl`: the monitor reads it live."""
+"""What happens in a run, one JSON object per line of `events.jsonl`; the monitor reads it live."""
 
 import json
 import math

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
@@ -80,8 +81,8 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def _energies(potential, params, structures, neighbors):
-    def one(structure):
-        described = potential.describe(structure)
+    def one(structure, table):
+        described = potential.describe(structure, table)
         return jnp.sum(jax.vmap(potential.evaluate, (0, None))(params, described), axis=1)
 
     return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=8)
@@ -89,15 +90,15 @@ def _energies(potential, params, structures, neighbors):
 
 @partial(jax.jit, static_argnums=0)
 def _features(potential, params, structures, neighbors):
-    def one(structure):
-        described = potential.describe(structure)
+    def one(structure, table):
+        described = potential.describe(structure, table)
         atoms = jnp.maximum(jnp.sum(structure.species > 0), 1)
 
         def member(params):
             def total(readout):
                 return jnp.sum(potential.evaluate({**params, "readout": readout}, described))
 
-            return jax.flatten_util.ravel_pytree(jax.grad(total)(params["readout"]))[0] / atoms
+            return ravel_pytree(jax.grad(total)(params["readout"]))[0] / atoms
 
         return jax.vmap(member)(params).reshape(-1)
 
@@ -106,8 +107,8 @@ def _features(potential, params, structures, neighbors):
 
 @partial(jax.jit, static_argnums=0)
 def _force_spreads(potential, params, structures, neighbors):
-    def one(structure):
-        _, forces = combine.member_energies_and_forces(potential, params, structure)
+    def one(structure, table):
+        _, forces = combine.member_energies_and_forces(potential, params, structure, table)
         return jnp.linalg.norm(combine.spread(forces), axis=-1)
 
     return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=4)
@@ -115,8 +116,8 @@ def _force_spreads(potential, params, structures, neighbors):
 
 @partial(jax.jit, static_argnums=0)
 def _mean_descriptors(potential, params, structures, neighbors):
-    def one(structure):
-        described = potential.describe(structure)
+    def one(structure, table):
+        described = potential.describe(structure, table)
         mask = structure.species > 0
         arrays = [x for x in jax.tree.leaves(described) if jnp.issubdtype(x.dtype, jnp.floating)]
         rows = jnp.concatenate([x.reshape(mask.shape[0], -1) for x in arrays], axis=1)

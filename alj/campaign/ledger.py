@@ -1,7 +1,8 @@
-"""The ledger of a run: every structure that was proposed, every label that was paid for, every failure.
+"""The ledger of a run: every structure proposed, every label paid for, every failure.
 
-One SQLite file, one writer. A label's identity is a hash of its engine's settings and its structure;
-attempts at it are numbered, so that a relabeling stands beside the failure that it replaces.
+One SQLite file, one writer. A label's identity is a hash of its engine's settings and its
+structure; attempts at it are numbered, so that a relabeling stands beside the failure that it
+replaces.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from alj.campaign import trees
 from alj.campaign.store import DiskFull
-from alj.types import BadInput, Labels, LabelingFailed, Structure
+from alj.types import BadInput, LabelingFailed, Labels, Structure
 
 NAME = "ledger.sqlite"
 
@@ -73,7 +74,7 @@ class Ledger:
                 if self._base.execute("pragma quick_check(1)").fetchone()[0] != "ok":
                     raise sqlite3.DatabaseError("the check of the file fails")
                 if not read_only:
-                    # a rollback journal also works on network file systems, a write-ahead log does not
+                    # on network file systems a rollback journal works, a write-ahead log does not
                     self._base.execute("pragma journal_mode = delete")
                     self._base.execute("pragma synchronous = full")
                     self._base.executescript(_TABLES)
@@ -244,14 +245,14 @@ class Ledger:
 
 
 def _row(attempt: Attempt) -> tuple:
-    answer, failed = attempt.answer, isinstance(attempt.answer, LabelingFailed)
+    answer = attempt.answer
+    failed = isinstance(answer, LabelingFailed)
+    reason = (answer.kind, answer.message, answer.log_tail) if failed else (None, None, None)
     return (
         attempt.hash,
         attempt.hash,
         "failed" if failed else "ok",
-        answer.kind if failed else None,
-        answer.message if failed else None,
-        answer.log_tail if failed else None,
+        *reason,
         attempt.engine,
         json.dumps(attempt.settings, sort_keys=True),
         attempt.version,

@@ -25,7 +25,6 @@ from alj.campaign.tables import save_arrays
 from alj.types import BadInput, LabelingFailed
 
 PAUSED, DONE = 4, 0
-CHECKPOINT_SECONDS = 20.0
 
 
 class Outcome(NamedTuple):
@@ -113,15 +112,9 @@ def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, s
 
     def learn_from() -> tuple[RoundState, dict]:
         watch.stage("train")
-        checkpoint = f"{index:03d}/training"
-        fitting = {
-            "on_block": watch.training(checkpoint),
-            "resume": store.recall(checkpoint, like=None) if store.knows(checkpoint) else None,
-        }
-        return absorb(learn, state, chosen, labels, plan, fitting)
+        return absorb(learn, state, chosen, labels, plan, {"on_block": watch.training})
 
     after, judged = store.remember(f"{index + 1:03d}/state", learn_from)
-    store.forget(f"{index:03d}/training")
     known = store.knows(f"{index:03d}/report")
     report = store.remember(
         f"{index:03d}/report", lambda: _report(run, index, chosen, judged, after, test, watch)
@@ -275,17 +268,9 @@ class _Watch:
     def walking(self, name: str, done: int, total: int) -> None:
         self._progress(done, total, name)
 
-    def training(self, checkpoint: str):
-        last = time.monotonic()
-
-        def on_block(done, state, info):
-            nonlocal last
-            self._progress(done, None, "")
-            if time.monotonic() - last > CHECKPOINT_SECONDS:
-                self.run.store.replace(checkpoint, (done, state))
-                last = time.monotonic()
-
-        return on_block
+    def training(self, done: int, state: Any, info: Any) -> None:
+        error = 1000 * float(np.mean(np.asarray(info.train_error.energy)[-1]))
+        self._progress(done, self.run.plan.trainer.steps, f"energy RMSE {error:.2f} meV/atom")
 
     def _progress(self, done: int, total: int | None, note: str) -> None:
         self.run.emit(

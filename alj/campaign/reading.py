@@ -1,4 +1,4 @@
-"""The strict door for structures: from a file that ASE reads to structures and labels, or one clear line."""
+"""The strict door: from a file that ASE reads to structures and labels, or one clear line."""
 
 import gzip
 from pathlib import Path
@@ -30,7 +30,7 @@ _MULTIPLICITY = ("multiplicity", "spinmultiplicity", "spin")
 
 
 class Frame(NamedTuple):
-    """One structure of a file: `found` maps (field, is it a REF_ key) to {key as spelled: value}."""
+    """One structure of a file; `found` maps (field, whether a REF_ key) to {key: value}."""
 
     structure: Structure
     found: dict[tuple[str, bool], dict[str, np.ndarray]]
@@ -93,13 +93,14 @@ def structure_of(atoms: ase.Atoms, *, known: tuple[int, ...] = ()) -> Structure:
     if pair is not None:
         i, j, distance = pair
         raise BadInput(f"atoms {i} and {j} are on top of each other ({distance:.1e} Å apart)")
-    return Structure(
-        positions=positions,
-        species=np.asarray(numbers, np.int32),
-        cell=cell,
-        charge=_integer(atoms.info, _CHARGE),
-        multiplicity=_integer(atoms.info, _MULTIPLICITY),
-    )
+    fields: dict[str, Any] = {
+        "positions": positions,
+        "species": np.asarray(numbers, np.int32),
+        "cell": cell,
+        "charge": _integer(atoms.info, _CHARGE),
+        "multiplicity": _integer(atoms.info, _MULTIPLICITY),
+    }
+    return Structure(**fields)
 
 
 def read_frame(atoms: ase.Atoms, *, known: tuple[int, ...], with_labels: bool) -> Frame:
@@ -115,7 +116,7 @@ def read_frame(atoms: ase.Atoms, *, known: tuple[int, ...], with_labels: bool) -
                 continue  # a molecule has none, whatever a program prints
             array = _shaped(key, kind, value, len(structure.species))
             if kind == "virial":
-                array = -array / _volume(structure.cell)
+                array = -array / _volume(np.asarray(structure.cell))
             found.setdefault((field, is_reference), {})[key] = array
     return Frame(structure, found, _plain_info(atoms.info))
 
@@ -149,7 +150,8 @@ def ignored_keys(frames: list[Frame], sources: dict[str, dict[str, int]]) -> lis
 def empty_labels(atoms: int) -> Labels:
     """Labels of which nothing is given."""
     shapes = ((), (atoms, 3), (3, 3), (3,), (atoms,), (atoms,))
-    return Labels(*(np.full(shape, np.nan) for shape in shapes))
+    fields: list[Any] = [np.full(shape, np.nan) for shape in shapes]
+    return Labels(*fields)
 
 
 def _label_kind(key: str) -> tuple[str | None, bool]:
@@ -226,7 +228,7 @@ def _integer(info: dict, names: tuple[str, ...]) -> np.ndarray:
             except (TypeError, ValueError):
                 number = np.nan
             if number != np.round(number):
-                raise BadInput(f"{key} is {value!r}; expected a whole number")
+                raise BadInput(f"{key} is {value}; expected a whole number")
             return np.asarray(int(number), np.int32)
     return np.asarray(0, np.int32)
 
@@ -256,15 +258,15 @@ def _refuse_hidden_frames(path: Path):
         return
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-            for number, line in enumerate(lines, 1):
+            for line in lines:
                 if not line.strip():
                     break
                 for _ in range(int(line) + 1):
                     next(lines)
             else:
                 return
-            behind = next((number for number, line in enumerate(lines, 1) if line.strip()), None)
+            behind = any(line.strip() for line in lines)
     except (StopIteration, ValueError, OSError):
         return  # another compression, or VEC lines: what ASE made of it stands
-    if behind is not None:
+    if behind:
         raise BadInput(f"{path}: a blank line hides the structures behind it; remove the line")

@@ -21,7 +21,7 @@ from alj.campaign.plan import Plan, Walks
 from alj.campaign.trees import storable
 from alj.selection.shares import evenly_spaced
 from alj.stepping import run
-from alj.training import fit
+from alj.training import Fitted, fit
 from alj.types import Context, Key, Structure
 
 MOST_STOPPED = 4
@@ -286,8 +286,17 @@ def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> Roun
         datasets.count(state.data),
         **fitting,
     )
-    memory = {**state.memory, "fit": fitted.summary}
-    return state._replace(params=fitted.params, memory=memory)
+    return state._replace(params=fitted.params, memory={**state.memory, "fit": _summary(fitted)})
+
+
+def _summary(fitted: Fitted) -> dict:
+    """Errors at the end of a training, averaged over the members."""
+    summary = {"steps": fitted.steps}
+    if fitted.history is not None:
+        last = jax.tree.map(lambda x: 1000 * float(np.mean(x[-1])), fitted.history)
+        summary["train_rmse_meV_per_atom"] = last.train_error.energy
+        summary["validation_rmse_meV_per_atom"] = last.validation_error.energy
+    return summary
 
 
 _JUDGED = (

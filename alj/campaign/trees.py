@@ -1,10 +1,10 @@
 """Trees of arrays as bytes and back: exact, checksummed, and without executing anything.
 
-Layout: a magic line, the SHA-256 of the rest in hex, a JSON line that describes the tree, then the raw
-little-endian bytes of its arrays one after another. Strings, numbers, None, dicts with string keys, lists, tuples,
-NumPy and JAX arrays are kept exactly (JAX arrays come back as JAX arrays of the same dtype), and so
-are NamedTuples of `alj.types` and those marked `@storable`. Any other tree (an optax state) is
-stored as bare leaves and needs an example of its shape to come back (`like`).
+Layout: a magic line, the SHA-256 of the rest in hex, a JSON line that describes the tree, then the
+raw little-endian bytes of its arrays one after another. Strings, numbers, None, dicts with string
+keys, lists, tuples, NumPy and JAX arrays are kept exactly (JAX arrays come back as JAX arrays of
+the same dtype), and so are NamedTuples of `alj.types` and those marked `@storable`. Any other tree
+(an optax state) is stored as bare leaves and needs an example of its shape (`like`) to come back.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _STORABLE: dict[str, type] = {}
 
 
 def storable(cls: C) -> C:
-    """Class decorator: this NamedTuple may be stored. Its name must be unique among such classes."""
+    """Class decorator: this NamedTuple may be stored; no two such classes share a name."""
     known = _STORABLE.setdefault(cls.__name__, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"two storable classes are called {cls.__name__}")
@@ -97,14 +97,18 @@ def _describe(value: Any, arrays: list[bytes], path: str):
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         if _STORABLE.get(type(value).__name__) is not type(value):
             raise TypeError(
-                f"{path}: {type(value).__name__} is not marked @storable; mark it, or store it `like`"
+                f"{path}: {type(value).__name__} is not marked @storable; mark it, or use `like`"
             )
-        fields = {name: inner(getattr(value, name), name) for name in value._fields}
+        fields = {name: inner(part, name) for name, part in _asdict(value).items()}
         return {"named": type(value).__name__, "fields": fields}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [inner(part, i) for i, part in enumerate(value)]}
     raise TypeError(f"{path}: a {type(value).__name__} cannot be stored")
+
+
+def _asdict(value: Any) -> dict[str, Any]:
+    return value._asdict()
 
 
 def _describe_array(value, arrays: list[bytes], path: str):

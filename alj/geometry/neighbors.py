@@ -1,4 +1,4 @@
-"""Dense padded neighbor tables: the one layout that serves angular sums, local Monte Carlo moves, CPUs and GPUs.
+"""Dense padded neighbor tables: the one layout for angular sums, Monte Carlo, CPUs and GPUs.
 
 An atom's row lists every image of every atom nearer than the cutoff, its own images included, so
 cells smaller than twice the cutoff are right. Capacities come in buckets chosen here.
@@ -49,7 +49,8 @@ def table_from_offsets(
     found = columns < near.shape[1]
     indices = jnp.where(found, columns // offsets.shape[0], atoms)
     shifts = jnp.take_along_axis(shifts, jnp.minimum(columns, near.shape[1] - 1)[..., None], axis=1)
-    small = jnp.any(cutoff / heights(structure.cell) - 0.5 > jnp.max(offsets, axis=0))
+    # rounding in a height must not condemn a cell of exactly twice the cutoff (cf. images_needed)
+    small = jnp.any(cutoff / heights(structure.cell) - 0.500001 > jnp.max(offsets, axis=0))
     overflow = small | jnp.any(count > capacity)
     return Neighbors(indices, jnp.where(found[..., None], shifts, 0), overflow)
 
@@ -68,6 +69,14 @@ def table_size(structures: Structure, cutoff: float, *, slack: float = 1.0) -> T
             "is the cell in Å, and not collapsed?"
         )
     return TableSize(bucket(int(np.ceil(count * slack)), smallest=4), images)
+
+
+def most_neighbors(
+    structure: Structure, cutoff: float, images: tuple[int, int, int]
+) -> Int[Array, ""]:
+    """The largest number of neighbors that an atom of one structure has."""
+    near, _ = _near(structure, cutoff, image_offsets(images))
+    return jnp.max(jnp.sum(near, axis=(1, 2)), initial=0)
 
 
 def batch_tables(
@@ -90,7 +99,7 @@ def grown(neighbors: Neighbors) -> Neighbors:
 
 
 def compact(mask: Bool[Array, "rows columns"], capacity: int):
-    """The first `capacity` true columns of each row (padded with the column count), and how many there are.
+    """The first `capacity` true columns of each row (the column count pads), and their number.
 
     A binary search in the running count: several times faster on CPUs than sorting or scattering.
     """
@@ -116,15 +125,11 @@ def _near(structure, cutoff, offsets):
     return (squares < cutoff * cutoff) & real & ~itself, base[:, :, None] + offsets[None, None]
 
 
-@partial(jax.jit, static_argnums=(2,))
+@partial(jax.jit, static_argnums=(1, 2))
 def _largest_counts(structures, cutoff, images):
-    def largest(structure):
-        near, _ = _near(structure, cutoff, image_offsets(images))
-        return jnp.max(jnp.sum(near, axis=(1, 2)), initial=0)
-
-    return jax.lax.map(largest, structures)
+    return jax.lax.map(lambda one: most_neighbors(one, cutoff, images), structures)
 
 
-@partial(jax.jit, static_argnums=(2,))
+@partial(jax.jit, static_argnums=(1, 2))
 def _batch_tables(structures, cutoff, size):
     return jax.lax.map(lambda s: neighbor_table(s, cutoff, size), structures)

@@ -1,7 +1,7 @@
 """Which atoms sit on top of each other: a host search that every door uses on what comes in."""
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
 def closest_below(
@@ -10,8 +10,8 @@ def closest_below(
     """The closest pair of atoms nearer than `distance_A` as (i, j, distance in Å), or None.
 
     Periodic images count; `distance_A` must be less than half the smallest height of the cell.
-    Rows of `cell` that are zero do not repeat; padded atoms (species 0) are ignored. The search is a
-    tree in coordinates scaled to the heights of the cell, where no pair is farther than in space.
+    Rows of `cell` that are zero do not repeat; padded atoms (species 0) are ignored. The search is
+    a tree in coordinates scaled to the heights of the cell, where no pair is farther than in space.
 
     >>> closest_below(np.zeros((2, 3)), np.ones(2, int), np.zeros((3, 3)))
     (0, 1, 0.0)
@@ -28,7 +28,7 @@ def closest_below(
     fractional = positions @ inverse
     fractional[:, periodic] -= np.floor(fractional[:, periodic])
     fractional[:, periodic] %= 1.0  # floor of a tiny negative number leaves exactly 1
-    tree = cKDTree(fractional * tall, boxsize=np.where(periodic, tall, 0.0))
+    tree = KDTree(fractional * tall, boxsize=np.where(periodic, tall, 0.0))
     pairs = tree.query_pairs(distance_A, p=np.inf, output_type="ndarray")
     if len(pairs) == 0:
         return None
@@ -43,7 +43,7 @@ def closest_below(
 
 
 def flat_cell(cell: np.ndarray, height_A: float = 0.1) -> bool:
-    """Whether the lattice vectors that are there span less than a sane cell: a height below `height_A`."""
+    """Whether lattice vectors are dependent, or span a cell with a height below `height_A`."""
     cell = np.asarray(cell, np.float64)
     rows = cell[np.any(cell != 0, axis=1)]
     if len(rows) == 0:

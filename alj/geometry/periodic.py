@@ -64,9 +64,9 @@ def images_needed(cells: np.ndarray, cutoff: float) -> tuple[int, int, int]:
     nearest image lies within ½: zero images where every cell is at least twice the cutoff high.
     """
     cells = np.reshape(cells, (-1, 3, 3))
-    # the columns of the pseudo-inverse are 1/height long, and zero where a direction does not repeat
+    # columns of the pseudo-inverse are 1/height long, and zero where a direction does not repeat
     steepness = np.linalg.norm(np.linalg.pinv(cells), axis=-2).max(axis=0)
-    needed = np.ceil(cutoff * steepness - 0.5)
+    needed = np.ceil(cutoff * steepness - 0.5000005)
     return tuple(int(n) for n in np.maximum(needed, 0))
 
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import bucket, double_precision, pad_axis
-from alj.geometry.neighbors import TableSize, neighbor_table, table_size
+from alj.geometry.neighbors import TableSize, most_neighbors, neighbor_table
 from alj.geometry.overlaps import closest_below, flat_cell
+from alj.geometry.periodic import images_needed
 from alj.potentials.combine import energy_forces_stress
 from alj.potentials.lennard_jones import lennard_jones as lennard_jones_potential
 from alj.potentials.ml_bop import ml_bop as ml_bop_potential
-from alj.types import BadInput, Labeler, Labels, LabelingFailed, Potential, Structure
+from alj.types import Labeler, LabelingFailed, Labels, Potential, Structure
 
 
 def ml_bop_water() -> Labeler:
@@ -55,7 +56,7 @@ def lennard_jones(
 
 
 class InJax:
-    """A labeler that evaluates a classical potential: a builder that takes the species, and keywords.
+    """A labeler that evaluates a classical `potential`, made by a builder from its keywords.
 
     It can be pickled, so that other processes may label.
     """
@@ -64,7 +65,7 @@ class InJax:
         self.name = name
         self.settings = {**keywords, "precision": "float64"}
         self._recipe = (name, builder, dict(keywords))
-        self._potential = builder((), **keywords)
+        self.potential = builder((), **keywords)
 
     def __reduce__(self):
         return type(self), self._recipe
@@ -72,8 +73,9 @@ class InJax:
     def label(self, structure: Structure) -> Labels:
         """Labels of one unpadded structure: energy, forces, atomic energies, stress if periodic.
 
-        Raises LabelingFailed: `bad_input` where a number is not finite, the cell is singular, atoms
-        are nearer than 1e-3 Å or their species unknown; `unphysical` where the answer is not finite.
+        Raises LabelingFailed: `bad_input` where a number is not finite, the cell is singular,
+        atoms are nearer than 1e-3 Å or their species unknown; `unphysical` where the answer is not
+        finite.
         """
         answer = self.label_many([structure])[0]
         if isinstance(answer, LabelingFailed):
@@ -83,40 +85,49 @@ class InJax:
     def label_many(self, structures: list[Structure]) -> list[Labels | LabelingFailed]:
         """Labels or failures, in the order of `structures`."""
         answers: list = [None] * len(structures)
-        groups: dict[tuple[int, TableSize], list[int]] = {}
+        padded: dict[int, Structure] = {}
+        for i, structure in enumerate(structures):
+            try:
+                _screen(structure, self.potential.species)
+                padded[i] = _padded(structure)
+            except LabelingFailed as failure:
+                answers[i] = failure
         with double_precision():
-            padded = []
-            for i, structure in enumerate(structures):
-                try:
-                    _screen(structure, self._potential.species)
-                    padded.append(_padded(structure))
-                    shape = _shape(padded[-1], self._potential.cutoff)
-                except LabelingFailed as failure:
-                    answers[i] = failure
-                    padded.append(None)
-                else:
-                    groups.setdefault(shape, []).append(i)
-            for (atoms, size), members in groups.items():
-                block = max(1, min(_BLOCK, _BLOCK_ATOMS // atoms))
-                for start in range(0, len(members), block):
-                    chunk = members[start : start + block]
-                    results = self._run([padded[i] for i in chunk], block, size)
-                    for i, result in zip(chunk, results, strict=True):
-                        answers[i] = _checked(structures[i], result)
+            for members, block, images in _blocks(padded, self.potential.cutoff):
+                count, cutoff = jnp.asarray(len(members)), self.potential.cutoff
+                most = np.asarray(_count_block(block, count, cutoff, images))[: len(members)]
+                capacities = np.array([bucket(int(n), smallest=_SMALLEST_TABLE) for n in most])
+                for capacity in np.unique(capacities):
+                    places = np.flatnonzero(capacities == capacity)
+                    chosen = [members[place] for place in places]
+                    if capacity > _LARGEST_TABLE:
+                        for i, place in zip(chosen, places, strict=True):
+                            answers[i] = _crowded(int(most[place]), self.potential.cutoff)
+                        continue
+                    size = TableSize(int(capacity), images)
+                    part = _stacked([padded[i] for i in chosen], len(block.species))
+                    results = _label_block(self.potential, part, jnp.asarray(len(chosen)), size)
+                    rows = zip(*(np.asarray(column) for column in results), strict=True)
+                    for i, row in zip(chosen, rows, strict=False):
+                        answers[i] = _checked(structures[i], row)
         return answers
-
-    def _run(self, chunk: list[Structure], block: int, size: TableSize) -> list[tuple]:
-        stacked = Structure(*(np.stack(column) for column in zip(*chunk, strict=True)))
-        filled = Structure(*(jnp.asarray(pad_axis(column, block, 0)) for column in stacked))
-        results = jax.device_get(
-            _label_block(self._potential, filled, jnp.asarray(len(chunk)), size)
-        )
-        return [tuple(column[i] for column in results) for i in range(len(chunk))]
 
 
 _BLOCK = 64
 _BLOCK_ATOMS = 65_536
-_SMALLEST_TABLE = 24  # one program for most densities of a liquid rather than one for each
+_SMALLEST_TABLE = 16  # one program for most densities of a liquid rather than one for each
+_LARGEST_TABLE = 2048
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _count_block(structures: Structure, count, cutoff: float, images):
+    """The most neighbors that any atom has, of the first `count` structures."""
+
+    def body(i, counts):
+        structure = jax.tree.map(lambda leaf: leaf[i], structures)
+        return counts.at[i].set(most_neighbors(structure, cutoff, images))
+
+    return jax.lax.fori_loop(0, count, body, jnp.zeros(len(structures.species), int))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -166,24 +177,45 @@ def _screen(structure: Structure, known: tuple[int, ...]) -> None:
 
 
 def _padded(structure: Structure) -> Structure:
-    atoms = bucket(len(structure.species))
-    return Structure(
-        positions=pad_axis(np.asarray(structure.positions, np.float64), atoms, 0.0),
-        species=pad_axis(np.asarray(structure.species, np.int32), atoms, 0),
-        cell=np.asarray(structure.cell, np.float64),
-        charge=np.asarray(structure.charge, np.int32),
-        multiplicity=np.asarray(structure.multiplicity, np.int32),
-    )
+    atoms = _padded_size(len(structure.species))
+    fields: dict[str, Any] = {
+        "positions": pad_axis(np.asarray(structure.positions, np.float64), atoms, 0.0),
+        "species": pad_axis(np.asarray(structure.species, np.int32), atoms, 0),
+        "cell": np.asarray(structure.cell, np.float64),
+        "charge": np.asarray(structure.charge, np.int32),
+        "multiplicity": np.asarray(structure.multiplicity, np.int32),
+    }
+    return Structure(**fields)
 
 
-def _shape(padded: Structure, cutoff: float) -> tuple[int, TableSize]:
-    """The padded number of atoms and the table size, which depend on this structure alone."""
-    try:
-        size = table_size(Structure(*(jnp.asarray(leaf)[None] for leaf in padded)), cutoff)
-    except BadInput as error:
-        raise LabelingFailed("bad_input", str(error)) from None
-    capacity = bucket(size.capacity, smallest=_SMALLEST_TABLE)
-    return len(padded.species), TableSize(capacity, size.images)
+def _padded_size(atoms: int) -> int:
+    """Eight sizes an octave: at most an eighth of the work is wasted."""
+    step = max(1, (1 << (atoms - 1).bit_length()) // 16)
+    return -(-atoms // step) * step
+
+
+def _blocks(padded: dict[int, Structure], cutoff: float):
+    """Which structures share a block, the filled block, and the images that they need."""
+    groups: dict[tuple, list[int]] = {}
+    for i, structure in padded.items():
+        shape = (len(structure.species), images_needed(np.asarray(structure.cell), cutoff))
+        groups.setdefault(shape, []).append(i)
+    for (atoms, images), members in groups.items():
+        length = max(1, min(_BLOCK, _BLOCK_ATOMS // atoms))
+        for start in range(0, len(members), length):
+            chunk = members[start : start + length]
+            yield chunk, _stacked([padded[i] for i in chunk], length), images
+
+
+def _stacked(structures: list[Structure], length: int) -> Structure:
+    """A batch on the device, filled up with nothing."""
+    columns = (np.stack(column) for column in zip(*structures, strict=True))
+    return Structure(*(jnp.asarray(pad_axis(column, length, 0)) for column in columns))
+
+
+def _crowded(count: int, cutoff: float) -> LabelingFailed:
+    message = f"an atom has {count} neighbors within {cutoff} Å; expected {_LARGEST_TABLE} at most"
+    return LabelingFailed("bad_input", f"{message}; is the cell in Å?")
 
 
 def _checked(structure: Structure, result: tuple) -> Labels | LabelingFailed:
@@ -191,15 +223,16 @@ def _checked(structure: Structure, result: tuple) -> Labels | LabelingFailed:
     atoms = len(structure.species)
     if overflow:
         return LabelingFailed("infrastructure", "the neighbor table overflowed; report this")
-    labels = Labels(
-        energy=np.asarray(energy),
-        forces=forces[:atoms],
-        stress=stress if np.any(structure.cell) else np.full((3, 3), np.nan),
-        dipole=np.full(3, np.nan),
-        charges=np.full(atoms, np.nan),
-        atomic_energies=atomic[:atoms],
-    )
+    periodic = bool(np.any(structure.cell))
     finite = np.isfinite(energy) and np.isfinite(forces).all()
-    if not finite or (np.any(structure.cell) and not np.isfinite(stress).all()):
+    if not finite or (periodic and not np.isfinite(stress).all()):
         return LabelingFailed("unphysical", "the reference energy, force or stress is not finite")
-    return labels
+    fields: dict[str, Any] = {
+        "energy": np.asarray(energy),
+        "forces": forces[:atoms],
+        "stress": stress if periodic else np.full((3, 3), np.nan),
+        "dipole": np.full(3, np.nan),
+        "charges": np.full(atoms, np.nan),
+        "atomic_energies": atomic[:atoms],
+    }
+    return Labels(**fields)

@@ -6,6 +6,7 @@ A status must come at once, so this module stands on the standard library: it re
 
 import contextlib
 import fcntl
+import itertools
 import json
 import sqlite3
 import time
@@ -150,7 +151,7 @@ def duration(seconds: float | None) -> str:
 def _seconds(events):
     """Time between events, without the pauses between a stop and the next start."""
     spent = 0.0
-    for before, after in zip(events, events[1:], strict=False):
+    for before, after in itertools.pairwise(events):
         if after["event"] not in ("campaign", "training"):
             spent += max(0.0, float(after.get("time") or 0) - float(before.get("time") or 0))
     return spent

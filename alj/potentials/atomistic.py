@@ -2,8 +2,8 @@
 
     E_i = s_Z [w_Z · h_Z(x_i) + b_Z] + e_Z,   x_i = (G_i - mean_Z) / std_Z
 
-G_i is the descriptor of atom i of element Z, h_Z the last hidden layer, s_Z and e_Z the unit and the
-zero of energy. Mean, std, unit and zero come from the training data and are never trained.
+G_i is the descriptor of atom i of element Z, h_Z the last hidden layer, s_Z and e_Z the unit and
+the zero of energy. Mean, std, unit and zero come from the training data and are never trained.
 
 J. Behler and M. Parrinello, Phys. Rev. Lett. 98, 146401 (2007), doi 10.1103/PhysRevLett.98.146401.
 """
@@ -34,6 +34,9 @@ class EnergyUnit(NamedTuple):
 
     smallest: float = 0.02
     largest: float = 0.15
+
+
+USUAL_UNIT = EnergyUnit()
 
 
 def behler_parrinello(
@@ -86,7 +89,7 @@ def atomistic(
     *,
     hidden: tuple[int, ...] = (10, 10),
     activation: str = "tanh",
-    unit: EnergyUnit = EnergyUnit(),
+    unit: EnergyUnit = USUAL_UNIT,
     kernel: Callable[[], HostKernel] | None = None,
 ) -> Potential:
     """A network per element on any descriptor.
@@ -197,10 +200,11 @@ _CONSTANT = 1e-5
 
 
 def _rows(batch, descriptor, species, dtype):
-    """Descriptors of all atoms of a batch, and which of the species each is (none: it is padding)."""
+    """Descriptors of all atoms of a batch, and which of the species each is (none: padding)."""
 
     def one(pair):
-        return descriptor.function(environment(*pair, descriptor.cutoff))
+        structure, neighbors = pair
+        return descriptor.function(environment(structure, neighbors, descriptor.cutoff))
 
     inputs = jax.lax.map(one, (batch.structures, batch.neighbors))
     of = jnp.where(batch.weights[:, None] > 0, batch.structures.species, 0)

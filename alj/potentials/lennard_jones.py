@@ -40,10 +40,17 @@ def lennard_jones(
         raise BadInput(f"epsilon_eV must be a finite energy in eV, found {epsilon_eV}")
     edge = (sigma_A / cutoff_A) ** 6
     offset = 4 * epsilon_eV * (edge * edge - edge) if shift else 0.0
+
+    def kernel():
+        from alj.potentials.pair_kernels import lennard_jones_kernel
+
+        return lennard_jones_kernel(4 * epsilon_eV, sigma_A, cutoff_A, offset)
+
     return local(
         partial(_atomic_energies, 4 * epsilon_eV, sigma_A, cutoff_A, offset),
         cutoff=cutoff_A,
         species=species,
+        kernel=kernel,
     )
 
 

@@ -1,6 +1,7 @@
 """ML-BOP: a water molecule as one bead that interacts by a Tersoff bond-order potential.
 
-    E_i = ½ Σ_j f_C(r_ij) [A exp(-λ1 r_ij) - b_ij B exp(-λ2 r_ij)],   b_ij = (1 + (β ζ_ij)^n)^(-1/2n)
+    E_i = ½ Σ_j f_C(r_ij) [A exp(-λ1 r_ij) - b_ij B exp(-λ2 r_ij)]
+    b_ij = (1 + (β ζ_ij)^n)^(-1/2n)
     ζ_ij = Σ_{k≠i,j} f_C(r_ik) g(cosθ_ijk),   g(x) = 1 + c²/d² - c²/(d² + (x - cosθ0)²)
     f_C(r) = ½ - ½ sin(π(r - R)/2D) from R - D to R + D, 1 below and 0 above
 
@@ -57,18 +58,26 @@ def ml_bop(species: tuple[int, ...]) -> Potential:
 
 def tersoff(parameters: TersoffParameters, bead: int) -> Potential:
     """The Tersoff form above for one species."""
+
+    def kernel():
+        from alj.potentials.pair_kernels import tersoff_kernel
+
+        return tersoff_kernel(parameters, bead)
+
     return local(
         partial(_atomic_energies, parameters, bead),
         cutoff=parameters.R + parameters.D,
         species=(bead,),
+        kernel=kernel,
     )
 
 
 def _atomic_energies(p: TersoffParameters, bead: int, params, env: Environment):
     # Atoms last: vector lanes full of atoms.
     vectors = jnp.transpose(env.vectors, (2, 1, 0))
+    of = jnp.transpose(env.neighbor_species)
     squares = jnp.sum(vectors * vectors, axis=0)
-    inside = (env.neighbor_species.T == bead) & (squares < (p.R + p.D) ** 2)
+    inside = (of == bead) & (squares < (p.R + p.D) ** 2)
     overlap = squares == 0
     root = jnp.sqrt(jnp.where(inside & ~overlap, squares, 1.0))
     units = vectors * jnp.where(inside & ~overlap, 1.0 / root, 0.0)[None]

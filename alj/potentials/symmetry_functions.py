@@ -89,8 +89,9 @@ def symmetry_functions(
     def function(env: Environment):
         # Atoms last: on CPUs every sum below then runs over vector lanes full of atoms.
         vectors = jnp.transpose(env.vectors, (2, 1, 0))
+        of = jnp.transpose(env.neighbor_species)
         squares = jnp.sum(vectors * vectors, axis=0)
-        masks = [(env.neighbor_species.T == z) & (squares < cutoff_A**2) for z in species]
+        masks = [(of == z) & (squares < cutoff_A**2) for z in species]
         inside = reduce(jnp.logical_or, masks)
         squares = jnp.where(inside, squares, 1.0)
         fades = jnp.where(inside, fade(squares, cutoff_A), 0.0)
@@ -147,9 +148,9 @@ def _radial(squares, fades, etas, mask):
 def _angular(vectors, squares, fades, kinds, functions, form, cutoff):
     """The angular blocks of all pairs of species, each (functions, atoms).
 
-    G5 is the quadratic form ½ Σ_jk g_j P_jk g_k with g_j = exp(-η r_j²) f_c(r_j), and P the power of
-    1 + λ cosθ with an empty diagonal, shared by all functions of equal (ζ, λ). On the dense block
-    that is faster than a list of pairs, whose backward pass is a scatter.
+    G5 is the quadratic form ½ Σ_jk g_j P_jk g_k with g_j = exp(-η r_j²) f_c(r_j), and P the power
+    of 1 + λ cosθ with an empty diagonal, shared by all functions of equal (ζ, λ). On the dense
+    block that is faster than a list of pairs, whose backward pass is a scatter.
     """
     capacity = squares.shape[0]
     overlap = squares == 0
@@ -185,7 +186,7 @@ def _power(cache, cosines, distinct, zeta, sign):
 
 
 def _bridge(vectors, fades, distinct, cutoff):
-    """Squared distances between neighbors and their cutoff function, 0 where a pair does not count."""
+    """Squared distances between neighbors, and their cutoff function; 0 for what is no pair."""
     between = vectors[:, :, None] - vectors[:, None, :]
     squares = jnp.sum(between * between, axis=0)
     real = (fades > 0)[:, None] & (fades > 0)[None, :] & distinct & (squares < cutoff**2)

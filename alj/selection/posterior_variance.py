@@ -38,7 +38,7 @@ def posterior_variance(
         known = np.asarray(evidence.known_features, float).reshape(-1, features.shape[1])
         groups = np.asarray(evidence.samplers) if balanced else np.zeros(len(features), int)
         names, groups = np.unique(groups, return_inverse=True)
-        left = even_shares(count, np.bincount(groups, minlength=len(names)))
+        left = np.array(even_shares(count, np.bincount(groups, minlength=len(names))))
         whitened, variance = _whitened(features, known, prior)
         chosen: list[int] = []
         for _ in range(min(count, len(features))):

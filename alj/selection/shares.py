@@ -3,17 +3,17 @@
 import numpy as np
 
 
-def even_shares(count: int, available: np.ndarray) -> np.ndarray:
+def even_shares(count: int, available: np.ndarray) -> list[int]:
     """`count` split as evenly as the numbers available allow, earlier sources first.
 
-    >>> even_shares(10, np.array([100, 2, 100])).tolist()
+    >>> even_shares(10, np.array([100, 2, 100]))
     [4, 2, 4]
     """
     shares = np.zeros(len(available), int)
     for _ in range(min(count, int(np.sum(available)))):
         open_ = np.flatnonzero(shares < available)
         shares[open_[np.argmin(shares[open_])]] += 1
-    return shares
+    return shares.tolist()
 
 
 def evenly_spaced(coordinate: np.ndarray, count: int) -> np.ndarray:

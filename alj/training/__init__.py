@@ -1,0 +1,17 @@
+"""Training: any potential, on any of energy, forces and stress, whole committees at once."""
+
+from alj.training.fitting import Fitted, NotFinite, fit
+from alj.training.levenberg_marquardt import levenberg_marquardt
+from alj.training.tracking import Fold, Progress
+
+__all__ = [
+    "TRAINERS",
+    "Fitted",
+    "Fold",
+    "NotFinite",
+    "Progress",
+    "fit",
+    "levenberg_marquardt",
+]
+
+TRAINERS = (levenberg_marquardt,)

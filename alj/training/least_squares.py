@@ -23,9 +23,8 @@ from alj.training.descriptions import (
     take_atoms,
     total_energy,
 )
-from alj.training.losses import Residuals, batch_residuals
-from alj.training.losses import Prediction
-from alj.types import Batch, Params, Potential
+from alj.training.losses import Prediction, Residuals, batch_residuals
+from alj.types import Batch, Potential
 
 
 class Target(NamedTuple):

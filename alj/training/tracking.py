@@ -18,7 +18,7 @@ from alj.training.losses import (
     root_mean_squares,
     sums,
 )
-from alj.types import Batch, Context, Params, Potential, State, Stepper
+from alj.types import BadInput, Batch, Context, Params, Potential, State, Stepper
 
 
 class Fold(NamedTuple):
@@ -86,11 +86,11 @@ def tracked(
         )
         # A member may not be judged by validation alone while its training has blown up.
         good = jnp.isfinite(value) & jnp.isfinite(progress.train_loss)
-        return jnp.where(good, value, jnp.inf), error, good
+        return jnp.where(good, value, jnp.inf), error
 
     def init(key, params, context: Context) -> Tracked:
         inner = stepper.init(key, params, context)
-        value, error, _ = judged(progress_of(inner))
+        value, error = judged(progress_of(inner))
         return Tracked(
             inner, params_of(inner), value, error, jnp.zeros((), jnp.int32), jnp.asarray(True)
         )
@@ -98,18 +98,18 @@ def tracked(
     def step(key, state: Tracked, context: Context):
         stopped = jnp.asarray(False) if patience is None else state.stale >= patience
         moved, progress = stepper.step(key, state.inner, context)
-        value, error, good = judged(progress)
+        value, error = judged(progress)
         better = value < state.best_loss
         after = Tracked(
             moved,
-            _select(better, params_of(moved), state.best),
+            select(better, params_of(moved), state.best),
             jnp.where(better, value, state.best_loss),
-            _select(better, error, state.best_error),
+            select(better, error, state.best_error),
             jnp.where(better, 0, state.stale + 1),
-            state.finite & good,
+            state.finite & ~jnp.isnan(progress.train_loss),
         )
-        after = _select(stopped, state, after)
-        progress = _select(stopped, progress_of(state.inner), progress)
+        after = select(stopped, state, after)
+        progress = select(stopped, progress_of(state.inner), progress)
         return after, progress._replace(finite=after.finite, stopped=stopped)
 
     return Stepper(init, step), lambda state: state.best
@@ -125,13 +125,12 @@ def all_residuals(
     potential: Potential,
     quantities: tuple[str, ...],
     params: Params,
-    batches: tuple[Batch, ...],
-    described: tuple[Described | None, ...],
+    pairs: list[tuple[Batch, Described | None]],
 ) -> tuple[Residuals, ...]:
     """Residuals of every structure, batch by batch."""
     return tuple(
         batch_residuals(predict_batch(potential, quantities, params, batch, once), batch)
-        for batch, once in zip(batches, described, strict=True)
+        for batch, once in pairs
     )
 
 
@@ -169,5 +168,14 @@ def unknown(pace: float) -> Progress:
     return Progress(endless, endless, nothing, nothing, jnp.asarray(pace, float), yes, ~yes)
 
 
-def _select(condition, yes, no):
+def select(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    """One of two trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def check_training(steps: int, members: int, batch_size: int | None, patience: int | None) -> None:
+    """Raises BadInput where one of the settings that trainers share cannot be used."""
+    given = {"steps": steps, "members": members, "batch_size": batch_size, "patience": patience}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise BadInput(f"{name} must be at least 1, found {value}")

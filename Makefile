@@ -1,0 +1,38 @@
+# make quickstart    a virtual environment in .venv, and water that teaches itself (minutes)
+# make test          the default tests
+# make lint          ruff and pyright
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin
+
+.PHONY: quickstart test lint clean
+
+quickstart: $(VENV)/.installed
+	$(RUN)/alj run configs/quickstart.yaml
+
+test: $(VENV)/.tested
+	$(RUN)/python -m pytest
+
+lint: $(VENV)/.tested
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/pyright
+
+# ensurepip is a package of its own on Debian and Ubuntu: say so instead of failing half-way.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "alj needs Python 3.11 or newer, found: $$($(PYTHON) --version); use make PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "the venv module is incomplete (no ensurepip); run: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,96 @@
+"""`alj show` and `alj schema`: what can be configured, told by the signatures of the builders."""
+
+import json
+from collections.abc import Callable
+from textwrap import wrap
+
+import click
+
+from alj.cli import KINDS
+from alj.registry import REQUIRED, find, json_schema, plain, schema_of, suggest, summary
+from alj.registry import schema as settings_of
+from alj.types import BadInput
+
+SECTIONS = ("executor", "data", "stop")
+"""Further sections of a configuration that have settings."""
+
+
+def show(kind: str | None, name: str | None) -> int:
+    """Print the kinds, the names of a kind, or the settings of one builder."""
+    if kind is None:
+        for each in (*KINDS, *SECTIONS):
+            names = ", ".join(builder.__name__ for builder in builders_of(each))
+            section = each in ("data", "stop")
+            click.echo(f"{each:10} {f'(settings: alj show {each})' if section else names}")
+        click.echo("\n`alj show KIND NAME` prints the settings of one.")
+        return 0
+    builders = builders_of(kind)
+    if name is None and kind not in ("data", "stop"):
+        width = max((len(builder.__name__) for builder in builders), default=0)
+        for builder in builders:
+            click.echo(f"{builder.__name__:{width}}  {summary(builder)}")
+        return 0
+    builder = builders[0] if name is None else find(builders, name, kind)
+    click.echo(f"{builder.__name__}: {summary(builder)}\n")
+    _print_settings(builder)
+    if kind == "sampler":
+        click.echo("\nIn a campaign every sampler also takes:\n")
+        _print_settings(_walk_settings())
+    return 0
+
+
+def schema(kind: str) -> int:
+    """Print the JSON schema of a kind: one alternative for each name."""
+    builders = builders_of(kind)
+    common = json_schema(_walk_settings())["properties"] if kind == "sampler" else {}
+    common.pop("name", None)
+    if kind in ("data", "stop"):
+        described = json_schema(builders[0])
+        described["properties"].pop("name")
+        described["required"].remove("name")
+    else:
+        described = schema_of(builders, common)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    click.echo(json.dumps({**head, **described, "title": kind}, indent=1))
+    return 0
+
+
+def builders_of(kind: str) -> tuple[Callable, ...]:
+    """The builders of a kind or section. Raises BadInput for an unknown one."""
+    if kind == "potential":
+        from alj.potentials import POTENTIALS as builders
+    elif kind == "sampler":
+        from alj.sampling import SAMPLERS as builders
+    elif kind == "trainer":
+        from alj.training import TRAINERS as builders
+    elif kind == "selector":
+        from alj.selection import SELECTORS as builders
+    elif kind == "labeler":
+        from alj.labeling import LABELERS as builders
+    elif kind == "executor":
+        from alj.campaign.executors import EXECUTORS as builders
+    elif kind in ("data", "stop"):
+        from alj.campaign import plan
+
+        builders = (plan.data_settings if kind == "data" else plan.stop_settings,)
+    else:
+        raise BadInput(f"unknown kind '{kind}'{suggest(kind, (*KINDS, *SECTIONS))}")
+    return builders
+
+
+def _walk_settings() -> Callable:
+    from alj.campaign.plan import walk_settings
+
+    return walk_settings
+
+
+def _print_settings(builder: Callable) -> None:
+    for setting in settings_of(builder):
+        if setting.default is REQUIRED:
+            default = "required"
+        else:
+            default = json.dumps(plain(setting.default), ensure_ascii=False)
+        range_ = "" if setting.low is None else f", {setting.low:g} to {setting.high:g}"
+        click.echo(f"  {setting.name} = {default}   ({setting.type}{range_})")
+        for line in wrap(setting.help, 92):
+            click.echo(f"      {line}")

@@ -1,0 +1,57 @@
+"""JAX as the commands want it: set before it starts, and only here."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+
+def prepare() -> None:
+    """Float64 on, one host device for each core, and compiled programs kept between runs.
+
+    What the user has set in XLA_FLAGS or JAX_COMPILATION_CACHE_DIR stays.
+    """
+    flag = "--xla_force_host_platform_device_count"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}={cores()}".strip()
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = compilation_cache()
+        if cache is not None:
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def compilation_cache() -> Path | None:
+    """A writable folder for compiled programs, `$XDG_CACHE_HOME/alj/xla`; None where there is none.
+
+    One for each kind of processor: a home folder may be shared between machines, and programs
+    compiled for one do not run on every other.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = base / "alj" / "xla" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _processor() -> str:
+    text = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    known = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+    return hashlib.sha256((text + "".join(sorted(known))).encode()).hexdigest()[:12]

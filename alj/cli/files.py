@@ -1,0 +1,82 @@
+"""`alj evaluate` and `alj label`: structures in, numbers out."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from alj.cli.environment import prepare
+from alj.types import BadInput
+
+
+def evaluate(model: str, data: str, json_file: str | None) -> int:
+    """Print the errors of a model on labeled structures; also as JSON where asked for."""
+    prepare()
+    from alj.campaign import datasets, models
+    from alj.campaign.evaluate import evaluate
+    from alj.campaign.store import write_file
+
+    loaded = models.load(model)
+    dataset, taken = datasets.read(data, species=loaded.species)
+    click.echo(f"{data}: {taken}")
+    report = evaluate(loaded, dataset)
+    if json_file is not None:
+        write_file(Path(json_file), (json.dumps(report, indent=1) + "\n").encode())
+    for line in table(report):
+        click.echo(line)
+    return 0
+
+
+def table(report: dict) -> list[str]:
+    """The errors as lines of aligned columns: meV/atom and meV/Å."""
+    columns = {
+        "energy_mae_meV_per_atom": ("E MAE", 1.0),
+        "energy_rmse_meV_per_atom": ("E RMSE", 1.0),
+        "energy_bias_meV_per_atom": ("bias", 1.0),
+        "force_mae_eV_per_A": ("F MAE", 1000.0),
+        "force_rmse_eV_per_A": ("F RMSE", 1000.0),
+        "force_max_eV_per_A": ("F max", 1000.0),
+        "force_spread_error_spearman": ("spread-error", 1.0),
+    }
+    rows = [("", *(head for head, _ in columns.values()))]
+    by_type = report["by_config_type"]
+    for name, part in {"all": report["all"], **(by_type if len(by_type) > 1 else {})}.items():
+        values = ((part.get(key), scale) for key, (_, scale) in columns.items())
+        rows.append((name, *("–" if v is None else f"{scale * v:.4g}" for v, scale in values)))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{row[0]:{width}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
+    return [*lines, "energies in meV/atom, force components in meV/Å"]
+
+
+def label(data: str, labeler: str, settings: Sequence[str], out: str, quiet: bool) -> int:
+    """Label a file; 0 where all structures have labels, 3 where some have none."""
+    from alj.campaign.config import override_one
+
+    config: dict = {"labeler": {"name": labeler}}
+    for setting in settings:
+        config = override_one(config, f"labeler.{setting.removeprefix('labeler.')}")
+    prepare()
+    from alj import registry
+    from alj.campaign.executors import inline
+    from alj.campaign.label_file import label_file
+    from alj.labeling import LABELERS
+
+    if not isinstance(config["labeler"], dict):
+        raise BadInput("--set: expected KEY=VALUE with a setting of the labeler")
+    built = registry.build(LABELERS, config["labeler"], where="labeler")
+
+    def on_label(done: int, total: int) -> None:
+        if not quiet:
+            click.echo(f"{done} of {total} labeled", err=True)
+
+    found = label_file(data, out, built, inline(), on_label)
+    for place, failure in found.failures.items():
+        click.echo(f"{data}: structure {place} (counting from 0): {failure}", err=True)
+    good = found.count - len(found.failures)
+    kinds = Counter(failure.kind for failure in found.failures.values())
+    failed = "".join(f", {number} {kind}" for kind, number in sorted(kinds.items()))
+    if not quiet:
+        click.echo(f"{out}: {good} of {found.count} structures labeled by {built.name}{failed}")
+    return 3 if found.failures else 0

@@ -1,0 +1,89 @@
+"""`alj run`, `train`, `check` and `report`: what happens in run folders."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from alj.cli.environment import prepare
+from alj.cli.progress import View
+
+DRAWING_SECONDS = 0.8
+"""Time for figures after a round; the rest are drawn after the next ones, all at the end."""
+
+
+def run_campaign(config: str, out: str | None, overrides: Sequence[str], quiet: bool) -> int:
+    """Run or resume a campaign; 0 done, 4 paused."""
+    from alj.campaign import config as configuration
+
+    loaded, folder = configuration.load(config, overrides), run_folder(config, out)
+    prepare()
+    from alj.campaign.loop import run_campaign
+
+    return _watched(run_campaign, loaded, folder, quiet)
+
+
+def train(config: str, out: str | None, overrides: Sequence[str], quiet: bool) -> int:
+    """Train on given data; 0 done."""
+    from alj.campaign import config as configuration
+
+    loaded, folder = configuration.load(config, overrides), run_folder(config, out)
+    prepare()
+    from alj.campaign.supervised import run_training
+
+    return _watched(run_training, loaded, folder, quiet)
+
+
+def check(config: str, overrides: Sequence[str]) -> int:
+    """Build everything and forecast; 0 where all is well."""
+    from alj.campaign import config as configuration
+
+    loaded = configuration.load(config, overrides)
+    prepare()
+    from alj.campaign.loop import check
+
+    for line in check(loaded):
+        click.echo(line)
+    click.echo(f"{config}: ready to run")
+    return 0
+
+
+def report(run: str) -> int:
+    """Write the report and say where it is."""
+    from alj.monitor.pages import write_report
+
+    click.echo(write_report(run))
+    return 0
+
+
+def run_folder(config: str, out: str | None) -> Path:
+    """The run folder of a configuration: `out`, or `runs/<stem>` in the current folder."""
+    return Path(out) if out is not None else Path("runs") / Path(config).stem
+
+
+def _watched(act: Callable, config: dict, folder: Path, quiet: bool) -> int:
+    """`act(config, folder, on_event)` with a view of its progress and a report that follows it."""
+    with View(quiet=quiet) as view:
+
+        def on_event(event: dict) -> None:
+            view(event)
+            if event["event"] in ("round", "finished", "paused"):
+                last = event["event"] != "round"
+                _report(folder, None if last else DRAWING_SECONDS, view)
+
+        outcome = act(config, folder, on_event)
+    if not quiet:
+        click.echo(f"{outcome.reason}; see {folder / 'report.html'}")
+    return outcome.exit_code
+
+
+def _report(folder: Path, seconds: float | None, view: View) -> None:
+    """A report that cannot be drawn must not end a run that can go on."""
+    from alj.monitor.pages import write_report
+
+    try:
+        write_report(folder, seconds=seconds)
+    except OSError:
+        raise
+    except Exception as error:
+        view.say(f"the report could not be written ({type(error).__name__}: {error})")

@@ -1,0 +1,191 @@
+"""The figures of a run folder, from its events and results; redrawn only when those change."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from alj.analysis import figures
+
+PUBLISHED = {
+    "ml_bop_water": {
+        "label": "Loeffler et al. 2020,\ntheir own measure",
+        "computed": [1, 101, 901],
+        "error": [65.0, 5.0, 1.2],
+    }
+}
+"""Learning curves of the literature by labeler: doi 10.1039/c9me00184k, ten labels an iteration."""
+
+SETS = ("test", "validation", "train")
+
+
+class Drawing(NamedTuple):
+    """One figure: its name, what its caption says, the data that it shows, and how it is drawn."""
+
+    name: str
+    caption: str
+    data: Any
+    draw: Callable[[], Figure]
+
+
+def redraw(folder: Path, drawings: list[Drawing], *, seconds: float | None = None) -> None:
+    """Bring `figures/*.png` up to date, those longest out of date first, within `seconds`."""
+    target = folder / "figures"
+    target.mkdir(exist_ok=True)
+    kept = target / "drawn.json"
+    try:
+        drawn = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        drawn = {}
+    marks = {drawing.name: _digest(drawing.data) for drawing in drawings}
+    stale = [
+        drawing
+        for drawing in drawings
+        if drawn.get(drawing.name, [0, ""])[1] != marks[drawing.name]
+        or not (target / f"{drawing.name}.png").exists()
+    ]
+    started = time.monotonic()
+    for drawing in sorted(stale, key=lambda drawing: drawn.get(drawing.name, [0, ""])[0]):
+        if seconds is not None and time.monotonic() - started > seconds:
+            break
+        drawing.draw().savefig(target / f"{drawing.name}.png", dpi=120)
+        drawn[drawing.name] = [time.time(), marks[drawing.name]]
+    kept.write_text(json.dumps(drawn))
+
+
+def drawings_of(
+    rounds: list[dict], results: dict[str, dict[str, np.ndarray]], config: dict, labeler: str
+) -> list[Drawing]:
+    """The figures that there are data for, in the order in which the report shows them."""
+    return [*_of_rounds(rounds, config, labeler), *_of_results(results)]
+
+
+def read_results(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays in `results/*.npz`, by the name of the file; a damaged file is left out."""
+    results = {}
+    for path in sorted((folder / "results").glob("*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                results[path.stem] = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, KeyError):
+            continue
+    return results
+
+
+def _of_rounds(rounds: list[dict], config: dict, labeler: str) -> list[Drawing]:
+    stop, data = config.get("stop") or {}, config.get("data") or {}
+    target = data.get("keep_error_above_meV_per_atom") or stop.get("scatter_meV_per_atom")
+    published = PUBLISHED.get(labeler)
+    found = []
+    if len(rounds) > 1 and any(_errors(event) for event in rounds):
+        found.append(
+            Drawing(
+                "learning_curve",
+                "Energy error against the number of labels that the network was trained on. "
+                "Candidates are structures that the network chose itself, judged before it "
+                "learned them; where a walk looks for a network's mistakes they are harder than "
+                "the test set.",
+                [[event.get("labels"), event.get("kept"), _errors(event)] for event in rounds],
+                lambda: figures.learning_curve(
+                    rounds, target_meV_per_atom=target, published=published
+                ),
+            )
+        )
+    for name, key, draw, caption in (
+        (
+            "nested_ladder", "ladder", figures.nested_ladder,
+            "Energy ceilings of the nested walks: each stage halves the accessible volume. The "
+            "curves of late rounds fall on each other once the network no longer changes.",
+        ),
+        (
+            "chosen_energies", "chosen_energy_eV_per_atom", figures.chosen_energies,
+            "Energies of the structures chosen in each round, as the network saw them.",
+        ),
+        ("acceptance", "acceptance", figures.acceptance, "Accepted Monte Carlo moves."),
+        ("seconds", "seconds", figures.seconds, "Where the time went, round by round."),
+    ):  # fmt: skip
+        if len(rounds) > 1 and any(event.get(key) for event in rounds):
+            values = [[event.get("round"), event.get(key)] for event in rounds]
+            found.append(Drawing(name, caption, values, lambda draw=draw: draw(rounds)))
+    return found
+
+
+def _of_results(results: dict[str, dict[str, np.ndarray]]) -> list[Drawing]:
+    found = []
+    for name in SETS:
+        arrays = results.get(name, {})
+        if len(arrays.get("energy", ())):
+            kinds = [str(kind) for kind in arrays.get("config_type", ())]
+            found.append(
+                Drawing(
+                    f"energy_parity_{name}",
+                    f"Predicted against reference energies of the {name} set, with the errors "
+                    "below: 1 meV/atom cannot be seen in the upper panel.",
+                    [arrays["energy_reference"], arrays["energy"], kinds],
+                    lambda a=arrays, k=kinds: figures.energy_parity(
+                        a["energy_reference"], a["energy"], k
+                    ),
+                )
+            )
+        if len(arrays.get("forces", ())):
+            found.append(
+                Drawing(
+                    f"force_parity_{name}",
+                    f"Predicted against reference force components of the {name} set.",
+                    [arrays["forces_reference"], arrays["forces"]],
+                    lambda a=arrays: figures.force_parity(
+                        a["forces_reference"].ravel(), a["forces"].ravel()
+                    ),
+                )
+            )
+        if len(arrays.get("force_spread", ())) and np.any(arrays["force_spread"] > 0):
+            found.append(
+                Drawing(
+                    f"spread_{name}",
+                    f"Does the committee know what it does not know? {name.capitalize()} set.",
+                    [arrays["force_spread"], arrays["force_error"]],
+                    lambda a=arrays: figures.spread_against_error(
+                        a["force_spread"], a["force_error"]
+                    ),
+                )
+            )
+    history = results.get("training", {})
+    if len(history.get("steps", ())):
+        found.append(
+            Drawing(
+                "training",
+                "Error during training, one line a member of the committee.",
+                [history[name] for name in ("steps", "train", "validation")],
+                lambda: figures.training(
+                    history["steps"], history["train"], history["validation"],
+                    str(history.get("quantity", "loss")),
+                ),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _errors(event):
+    return {key: value for key, value in event.items() if "_meV_" in key and value is not None}
+
+
+def _digest(data) -> str:
+    """A mark that changes with the data."""
+    hashed = hashlib.sha256()
+
+    def feed(value):
+        if isinstance(value, np.ndarray):
+            hashed.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, list):
+            for item in value:
+                feed(item)
+        else:
+            hashed.update(json.dumps(value, sort_keys=True, default=str).encode())
+
+    feed(data)
+    return hashed.hexdigest()

@@ -1,0 +1,204 @@
+"""What every potential promises, over the registry."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from potentials.liquids import liquid, padded, prepared, structure, table
+from scipy.spatial.transform import Rotation
+
+from alj.geometry.environment import environment, environment_rows
+from alj.potentials import POTENTIALS
+from alj.potentials.combine import energy_forces_stress
+from alj.types import Potential
+
+ATOMS, CAPACITY = 12, 24
+
+SETTINGS = {"lennard_jones": {"epsilon_eV": 0.05, "sigma_A": 2.4, "cutoff_A": 3.9}}
+TRUNCATED = {"lennard_jones"}
+"""Potentials whose forces are declared to jump at the cutoff."""
+
+
+class Case(NamedTuple):
+    name: str
+    potential: Potential
+    params: Any
+    program: Any
+
+    def __call__(self, s, *, further: float = 0.0, params=None):
+        """Energy, forces, stress, atomic energies, in one program per shape."""
+        neighbors = table(s, self.potential.cutoff + further, CAPACITY)
+        return self.program(params or self.params, s, neighbors)
+
+
+@pytest.fixture(scope="module", params=POTENTIALS, ids=lambda builder: builder.__name__)
+def case(request):
+    name = request.param.__name__
+    potential = request.param((8,), **SETTINGS.get(name, {}))
+    params = prepared(potential, [liquid(1), liquid(2)], CAPACITY)
+
+    @jax.jit
+    def program(params, s, neighbors):
+        total = energy_forces_stress(potential, params, s, neighbors)
+        return *total, potential.atomic_energies(params, s, neighbors)
+
+    return Case(name, potential, params, program)
+
+
+def test_invariance(case):
+    s = liquid(3)
+    energy, forces, stress, atomic = case(s)
+    size = float(jnp.max(jnp.abs(forces)))
+    assert size > 1e-3
+    np.testing.assert_allclose(jnp.sum(atomic), energy, rtol=1e-12)
+
+    shifted = case(s._replace(positions=s.positions + jnp.array([[31.0, -7.0, 2.5]])))
+    np.testing.assert_allclose(shifted[0], energy, rtol=1e-10)
+    np.testing.assert_allclose(shifted[1], forces, atol=1e-9 * size)
+
+    turn = jnp.asarray(Rotation.random(rng=4).as_matrix())
+    turned = case(s._replace(positions=s.positions @ turn, cell=s.cell @ turn))
+    np.testing.assert_allclose(turned[0], energy, rtol=1e-10)
+    np.testing.assert_allclose(turned[1], forces @ turn, atol=1e-9 * size)
+    np.testing.assert_allclose(turned[2], turn.T @ stress @ turn, atol=1e-9 * size)
+
+    order = np.random.default_rng(5).permutation(ATOMS)
+    mixed = case(s._replace(positions=s.positions[order]))
+    np.testing.assert_allclose(mixed[3], atomic[order], rtol=1e-9, atol=1e-12)
+
+
+def test_derivatives(case):
+    s, step = liquid(6), 1e-4
+    # Tables that reach further hold the neighbors that enter on the way.
+    _, forces, stress, _ = case(s, further=0.2)
+    direction = np.random.default_rng(7).normal(size=(ATOMS, 3))
+
+    def moved(sign):
+        return case(s._replace(positions=s.positions + sign * step * direction), further=0.2)[0]
+
+    def strained(i, j, sign):
+        strain = np.zeros((3, 3))
+        strain[i, j] += 0.5 * sign * step
+        strain[j, i] += 0.5 * sign * step
+        deform = jnp.eye(3) + strain
+        return case(
+            s._replace(positions=s.positions @ deform, cell=s.cell @ deform), further=0.2
+        )[0]
+
+    slope = (moved(1) - moved(-1)) / (2 * step)
+    np.testing.assert_allclose(-jnp.sum(forces * direction), slope, rtol=1e-5, atol=1e-7)
+    volume = abs(np.linalg.det(s.cell))
+    for i, j in ((0, 0), (1, 2)):
+        slope = (strained(i, j, 1) - strained(i, j, -1)) / (2 * step) / volume
+        np.testing.assert_allclose(stress[i, j], slope, rtol=1e-5, atol=1e-8)
+
+
+def test_tables_and_padding(case):
+    s = liquid(8)
+    energy, forces, stress, atomic = case(s)
+    further = case(s, further=0.3)
+    np.testing.assert_allclose(further[0], energy, rtol=1e-12)
+    np.testing.assert_allclose(further[1], forces, atol=1e-11)
+
+    wide = case(padded(s, 2 * ATOMS))
+    np.testing.assert_allclose(wide[0], energy, rtol=1e-12)
+    np.testing.assert_allclose(wide[1][:ATOMS], forces, atol=1e-11)
+    np.testing.assert_array_equal(wide[1][ATOMS:], 0.0)
+    np.testing.assert_array_equal(wide[3][ATOMS:], 0.0)
+    np.testing.assert_allclose(wide[2], stress, atol=1e-12)
+
+    # The cell is less than twice the cutoff wide; doubled, it costs twice.
+    assert np.linalg.norm(s.cell[0]) < 2.2 * case.potential.cutoff
+    double = structure(
+        np.concatenate([s.positions, s.positions + s.cell[:1]]),
+        np.tile(s.species, 2),
+        s.cell * np.array([[2.0], [1.0], [1.0]]),
+    )
+    np.testing.assert_allclose(case(double)[0], 2 * energy, rtol=1e-11)
+    np.testing.assert_allclose(case(double)[3][ATOMS:], atomic, rtol=1e-9)
+
+
+def test_far_copies_cost_twice(case):
+    if case.potential.hops is None:
+        pytest.fail("a potential of the whole structure needs its own law here")
+    s = liquid(9)
+    alone = case(padded(s._replace(cell=jnp.zeros((3, 3))), 2 * ATOMS))[0]
+    far = structure(np.concatenate([s.positions, s.positions + 80.0]), np.tile(s.species, 2))
+    np.testing.assert_allclose(case(far)[0], 2 * alone, rtol=1e-11)
+
+
+def test_smooth_at_the_cutoff(case):
+    cutoff = case.potential.cutoff
+
+    def trimer(gap):
+        points = np.array([[0.0, 0, 0], [0, 2.6, 0], [cutoff + gap, 0, 0]])
+        return case(padded(structure(points, np.array([8, 8, 8])), ATOMS), further=0.5)
+
+    inside, outside = trimer(-1e-5), trimer(1e-5)
+    np.testing.assert_array_equal(outside[1][2], 0.0)
+    if case.name not in TRUNCATED:
+        np.testing.assert_allclose(inside[0], outside[0], atol=1e-8)
+        np.testing.assert_allclose(inside[1], outside[1], atol=2e-4)
+
+
+def test_batches_dtypes_and_readout(case):
+    structures = [liquid(10), liquid(11)]
+    tables = [table(s, case.potential.cutoff, CAPACITY) for s in structures]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *zip(structures, tables, strict=True))
+    batched = jax.jit(jax.vmap(case.program, (None, 0, 0)))(case.params, *both)
+    for i, s in enumerate(structures):
+        np.testing.assert_allclose(batched[3][i], case(s)[3], rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(batched[1][i], case(s)[1], atol=1e-11)
+
+    def single(tree):
+        return jax.tree.map(
+            lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        )
+
+    for params in (case.params, single(case.params)):
+        shape = jax.eval_shape(case.program, params, single(structures[0]), tables[0])
+        assert shape[3].dtype == jnp.float32
+        assert shape[1].dtype == jnp.float32
+        assert shape[0].dtype == jnp.float64
+
+    def at(position):
+        readout = jax.tree.map(lambda x: x + position * jnp.cos(x), case.params["readout"])
+        return case(structures[0], params={**case.params, "readout": readout})[3]
+
+    np.testing.assert_allclose(at(0.5), 0.5 * (at(0.0) + at(1.0)), rtol=1e-11, atol=1e-13)
+
+
+def test_parts(case):
+    potential, s = case.potential, liquid(12)
+    neighbors = table(s, potential.cutoff + 0.2, CAPACITY)
+
+    @jax.jit
+    def parts(params, s, neighbors):
+        rows = jnp.array([7, 2, ATOMS])
+        some = environment_rows(s, neighbors, potential.cutoff, rows)
+        whole = environment(s, neighbors, potential.cutoff)
+        return (
+            potential.evaluate(params, potential.describe(s, neighbors)),
+            potential.evaluate(params, potential.describe_environment(some)),
+            potential.environment_energies(params, whole),
+            whole,
+        )
+
+    evaluated, some, by_environment, env = parts(case.params, s, neighbors)
+    atomic = case(s)[3]
+    np.testing.assert_allclose(evaluated, atomic, rtol=1e-11)
+    np.testing.assert_allclose(by_environment, atomic, rtol=1e-11)
+    np.testing.assert_allclose(some[:2], atomic[jnp.array([7, 2])], rtol=1e-11)
+    assert float(some[2]) == 0.0
+
+    kernel = potential.kernel()
+    arrays, scratch = kernel.arrays(case.params), np.full(kernel.scratch(CAPACITY), np.nan)
+    vectors, of = np.asarray(env.vectors), np.asarray(env.neighbor_species)
+    host = [
+        kernel.energy(vectors[i], of[i], CAPACITY, int(s.species[i]), arrays, scratch)
+        for i in range(ATOMS)
+    ]
+    np.testing.assert_allclose(host, atomic, rtol=1e-12, atol=1e-12)
+    assert kernel.energy(vectors[0], of[0], CAPACITY, 0, arrays, scratch) == 0.0

@@ -1,0 +1,61 @@
+"""What every selector promises, over the registry."""
+
+import jax
+import numpy as np
+import pytest
+
+from alj.selection import SELECTORS
+from alj.types import Evidence
+
+POOL = 30
+
+
+def evidence(count=POOL, seed=0):
+    generator = np.random.default_rng(seed)
+    return Evidence(
+        energies=generator.normal(size=count),
+        samplers=np.arange(count) % 2,
+        walks=np.arange(count) % 3,
+        spacing=generator.normal(size=count),
+        features=generator.normal(size=(count, 6)),
+        known_features=generator.normal(size=(12, 6)),
+        energy_spread=generator.uniform(size=count),
+        force_spread=generator.uniform(size=(count, 5)),
+        descriptors=generator.normal(size=(count, 4)),
+    )
+
+
+def permuted(known, order):
+    rows = known._asdict()
+    return Evidence(
+        **{k: v if v is None or k.startswith("known") else v[order] for k, v in rows.items()}
+    )
+
+
+@pytest.mark.parametrize("builder", SELECTORS, ids=lambda b: b.__name__)
+def test_selector_contract(builder):
+    selector = builder()
+    pool = evidence()
+    for count in (1, 7, POOL, POOL + 5):
+        chosen = np.asarray(selector.choose(jax.random.key(0), pool, count))
+        real = chosen[chosen >= 0]
+        assert chosen.shape == (count,)
+        assert len(np.unique(real)) == len(real)
+        assert real.size <= POOL
+        assert np.all(real < POOL)
+        # Padding only at the end.
+        assert np.all(chosen[len(real) :] == -1)
+    assert set(selector.needs) <= set(Evidence._fields)
+
+    again = np.asarray(selector.choose(jax.random.key(0), pool, 7))
+    np.testing.assert_array_equal(again, np.asarray(selector.choose(jax.random.key(0), pool, 7)))
+    if builder.__name__ != "random":
+        order = np.random.default_rng(1).permutation(POOL)
+        moved = np.asarray(selector.choose(jax.random.key(0), permuted(pool, order), 7))
+        assert set(order[moved[moved >= 0]]) == set(again[again >= 0])
+
+
+def test_every_selector_survives_an_almost_empty_pool():
+    for builder in SELECTORS:
+        chosen = np.asarray(builder().choose(jax.random.key(0), evidence(1), 3))
+        assert chosen.tolist() == [0, -1, -1]

@@ -1,0 +1,85 @@
+"""Selectors against explicit formulas."""
+
+import jax
+import numpy as np
+import pytest
+from contracts.test_selectors import evidence
+
+from alj.selection import committee, posterior_variance, random, spaced
+from alj.types import BadInput, Evidence
+
+KEY = jax.random.key(0)
+
+
+def test_posterior_variance_is_greedy_by_explicit_inverses():
+    pool, prior = evidence(), 1e-3
+    chosen = np.asarray(posterior_variance(prior=prior).choose(KEY, pool, 6))
+    both = np.concatenate([pool.known_features, pool.features])
+    scale = np.trace(both.T @ both) / 6
+    matrix = pool.known_features.T @ pool.known_features + prior * scale * np.eye(6)
+    expected = []
+    for _ in range(6):
+        inverse = np.linalg.inv(matrix)
+        q = np.einsum("nd,de,ne->n", pool.features, inverse, pool.features)
+        q[expected] = -np.inf
+        expected.append(int(np.argmax(q)))
+        matrix += np.outer(pool.features[expected[-1]], pool.features[expected[-1]])
+    assert chosen.tolist() == expected
+
+
+def test_posterior_variance_does_not_take_a_duplicate_twice():
+    pool = evidence()
+    loudest = 100 * np.eye(6)[0]
+    features = pool.features.copy()
+    features[3] = features[11] = loudest
+    chosen = posterior_variance().choose(KEY, pool._replace(features=features), 3)
+    assert len({3, 11} & set(np.asarray(chosen).tolist())) == 1
+
+
+def test_posterior_variance_shares_between_samplers():
+    pool = evidence()
+    features = pool.features * np.where(pool.samplers == 0, 1.0, 1e-3)[:, None]
+    pool = pool._replace(features=features)
+    free = np.asarray(posterior_variance().choose(KEY, pool, 6))
+    fair = np.asarray(posterior_variance(balanced=True).choose(KEY, pool, 6))
+    assert np.sum(pool.samplers[free] == 0) > 3
+    assert np.sum(pool.samplers[fair] == 0) == 3
+
+
+def test_spaced_takes_even_steps_in_every_walk():
+    walks = np.repeat([0, 1], 101)
+    spacing = np.tile(np.linspace(0.0, 1.0, 101), 2)
+    pool = Evidence(walks=walks, spacing=spacing)
+    chosen = np.asarray(spaced().choose(KEY, pool, 10))
+    for walk in (0, 1):
+        taken = spacing[chosen[walks[chosen] == walk]]
+        np.testing.assert_allclose(np.sort(taken), np.linspace(0, 1, 5), atol=1e-12)
+
+
+def test_committee_keeps_its_distance():
+    pool = evidence()
+    chosen = np.asarray(committee(minimum_distance=0.8).choose(KEY, pool, 5))
+    points = pool.descriptors - pool.descriptors.mean(axis=0)
+    points /= np.sqrt(np.mean(np.sum(points**2, axis=1)))
+    apart = np.linalg.norm(points[chosen][:, None] - points[chosen][None], axis=-1)
+    assert np.min(apart + 10 * np.eye(5)) >= 0.8
+    assert chosen[0] == np.argmax(pool.energy_spread)
+    close = committee(minimum_distance=0.0).choose(KEY, pool, 5)
+    np.testing.assert_array_equal(close, np.argsort(-pool.energy_spread)[:5])
+    by_force = committee(quantity="force", minimum_distance=0.0).choose(KEY, pool, 1)
+    assert by_force[0] == np.argmax(pool.force_spread.max(axis=1))
+
+
+def test_random_draws_are_uniform():
+    pool = evidence()
+    keys = jax.random.split(jax.random.key(3), 300)
+    counts = np.bincount(np.concatenate([random().choose(k, pool, 10) for k in keys]), minlength=30)
+    # 300 draws of 10 out of 30: each is taken 100 ± 8 times.
+    assert np.all(np.abs(counts - 100) < 40)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(BadInput, match="prior"):
+        posterior_variance(prior=0.0)
+    with pytest.raises(BadInput, match="minimum_distance"):
+        committee(minimum_distance=-1.0)
