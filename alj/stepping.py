@@ -2,11 +2,14 @@
 
 The scan is compiled once per (stepper, block length, shapes). Parameters travel in the context, so
 retraining never recompiles a sampler. Keys are folded in by step number, so a run cut into any
-blocks, or resumed from a state that was kept, follows the same path.
+blocks, or resumed from a state that was kept, follows the same path. Steppers of host code are
+looped over with the same keys.
 """
 
+import os
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -49,29 +52,55 @@ def run(
 def batched(stepper: Stepper) -> Stepper:
     """The same stepper for many states at once: state, key and info gain a leading axis.
 
-    The context is shared. `init` takes stacked starts and one key, split over the batch.
+    The context is shared. `init` takes stacked starts and one key, split over the batch. Host
+    steppers run in threads, one for each core.
     """
+    every = _threaded if stepper.host else _vmapped
 
     def init(key, starts, context):
-        count = jax.tree.leaves(starts)[0].shape[0]
-        return jax.vmap(stepper.init, (0, 0, None))(jax.random.split(key, count), starts, context)
+        return every(stepper.init, key, starts, context)
 
     def step(key, states, context):
-        count = jax.tree.leaves(states)[0].shape[0]
-        return jax.vmap(stepper.step, (0, 0, None))(jax.random.split(key, count), states, context)
+        return every(stepper.step, key, states, context)
 
     def overflowed(states):
         return jnp.any(jax.vmap(stepper.overflowed)(states))
 
-    return Stepper(init, step, stepper.overflowed and overflowed, stepper.grow)
+    return Stepper(init, step, stepper.overflowed and overflowed, stepper.grow, stepper.host)
 
 
 _GROWTHS = 8
 
 
+def _count(tree) -> int:
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
+def _vmapped(function, key, states, context):
+    keys = jax.random.split(key, _count(states))
+    return jax.vmap(function, (0, 0, None))(keys, states, context)
+
+
+def _threaded(function, key, states, context):
+    keys = jax.random.split(key, _count(states))
+
+    def one(i):
+        return function(keys[i], jax.tree.map(lambda leaf: np.asarray(leaf)[i], states), context)
+
+    results = list(_threads().map(one, range(_count(states))))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return ThreadPoolExecutor(len(usable(0)))
+
+
 def _replayed(stepper, key, state, context, done, length):
     for _ in range(_GROWTHS):
-        after, info = _advance(stepper, key, state, context, jnp.asarray(done), length)
+        advance = _looped if stepper.host else _scanned
+        after, info = advance(stepper, key, state, context, jnp.asarray(done), length)
         if stepper.overflowed is None or not bool(stepper.overflowed(after)):
             return after, info
         state = stepper.grow(state)
@@ -82,8 +111,16 @@ def _replayed(stepper, key, state, context, done, length):
 
 
 @partial(jax.jit, static_argnums=(0, 5))
-def _advance(stepper, key, state, context, done, length):
+def _scanned(stepper, key, state, context, done, length):
     def body(state, offset):
         return stepper.step(jax.random.fold_in(key, done + offset), state, context)
 
     return jax.lax.scan(body, state, jnp.arange(length))
+
+
+def _looped(stepper, key, state, context, done, length):
+    infos = []
+    for offset in range(length):
+        state, info = stepper.step(jax.random.fold_in(key, done + offset), state, context)
+        infos.append(info)
+    return state, jax.tree.map(lambda *leaves: np.stack(leaves), *infos)

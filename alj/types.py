@@ -5,7 +5,7 @@ a Protocol. Units inside the package: eV, Å, amu, elementary charges, kelvin at
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -155,12 +155,14 @@ class Stepper(NamedTuple):
     step: `(key, state, context) -> (state, info)`.
     overflowed: `state -> bool`: a fixed-size table was too small since the state was made.
     grow: `state -> state` with larger tables (host); the driver replays the block from there.
+    host: `step` is ordinary host code on NumPy arrays: it is looped over, not compiled.
     """
 
     init: Callable[[Key, Any, Context], State]
     step: Callable[[Key, State, Context], tuple[State, Any]]
     overflowed: Callable[[State], Bool[Array, ""]] | None = None
     grow: Callable[[State], State] | None = None
+    host: bool = False
 
 
 class Frame(NamedTuple):
@@ -294,6 +296,7 @@ class LabelingFailed(Exception):
         return type(self), (self.kind, self.message, self.log_tail)
 
 
+@runtime_checkable
 class Labeler(Protocol):
     """A reference engine. `settings` is hashed into every label's identity."""
 
@@ -305,6 +308,7 @@ class Labeler(Protocol):
         ...
 
 
+@runtime_checkable
 class Store(Protocol):
     """Write-once memory: resuming is running again."""
 

@@ -6,7 +6,7 @@ are grouped by padded size, and counts, atoms and neighbor tables come in bucket
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,12 +127,12 @@ def select(dataset: Dataset, indices) -> Dataset:
     return Dataset(offsets=offsets, info=tuple(dataset.info[i] for i in indices), **picked)
 
 
-def structure(dataset: Dataset, index: int) -> Structure:
+def structure(dataset: Dataset, index: SupportsIndex) -> Structure:
     """Structure `index`, unpadded, on the host."""
     return Structure(**_row(dataset, index, Structure._fields))
 
 
-def labels(dataset: Dataset, index: int) -> Labels:
+def labels(dataset: Dataset, index: SupportsIndex) -> Labels:
     """The labels of structure `index`."""
     return Labels(**_row(dataset, index, Labels._fields))
 
@@ -279,7 +279,7 @@ def write(path: str | Path, dataset: Dataset) -> None:
     write_file(Path(path), text.encode())
 
 
-def _row(dataset: Dataset, index: int, names: tuple[str, ...]) -> dict[str, Any]:
+def _row(dataset: Dataset, index: SupportsIndex, names: tuple[str, ...]) -> dict[str, Any]:
     index = range(count(dataset))[index]
     atoms = slice(dataset.offsets[index], dataset.offsets[index + 1])
     where = {name: atoms if name in _PER_ATOM else index for name in names}
@@ -345,7 +345,7 @@ def _report(dataset: Dataset, sources: dict[str, dict[str, int]], ignored: list[
     )
 
 
-def _frame_text(dataset: Dataset, index: int) -> str:
+def _frame_text(dataset: Dataset, index: SupportsIndex) -> str:
     """One extxyz frame; `repr` gives the shortest digits that read back to the same number."""
     one = _row(dataset, index, (*Structure._fields, *Labels._fields))
     given = {}

@@ -114,7 +114,7 @@ def _batch(potential, count, params, batch):
     return jax.lax.map(one, (batch.structures, batch.neighbors))
 
 
-def _store(result: Prediction, dataset: Dataset, index: int, values: list[np.ndarray]) -> None:
+def _store(result: Prediction, dataset: Dataset, index: int, values: list) -> None:
     rows = slice(dataset.offsets[index], dataset.offsets[index + 1])
     atoms = rows.stop - rows.start
     result.energy[index], result.energy_spread[index] = values[0], values[1]

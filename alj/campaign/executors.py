@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pickle import PicklingError
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from alj.types import BadInput, Labeler, LabelingFailed, Labels, Structure
 
@@ -34,6 +34,7 @@ class Answer(NamedTuple):
     host: str
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs a labeler on structures, yielding what is finished as it comes, in any order.
 

@@ -6,8 +6,9 @@ the mean of its committee.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,8 @@ from alj.arrays import double_precision
 from alj.campaign import trees
 from alj.campaign.config import dump, read
 from alj.campaign.store import write_file
-from alj.geometry.periodic import volume
 from alj.potentials import POTENTIALS
-from alj.potentials.combine import committee
+from alj.potentials.combine import committee, everything
 from alj.types import BadInput, Neighbors, Params, Potential, Structure
 
 _FORMAT = 1
@@ -120,9 +120,22 @@ def load(path: str | Path) -> Model:
     if not stored.is_file():
         raise BadInput(f"{file} names parameters that are not there: {stored.name}")
     species = tuple(int(number) for number in about["species"])
-    potential = registry.build(POTENTIALS, about["potential"], species, where=f"{file}: potential")
+    potential = potential_of(about["potential"], species, where=f"{file}: potential")
     params = trees.decode(stored.read_bytes(), str(stored))
     return model_of(potential, params, about, str(stored))
+
+
+def potential_of(
+    config: Mapping[str, Any] | str, species: tuple[int, ...], where: str = "potential"
+) -> Potential:
+    """The potential of a configuration, one and the same each time, so that programs are shared.
+
+    Raises BadInput.
+    """
+    try:
+        return _built(json.dumps(plain(config), sort_keys=True), species)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def model_of(potential: Potential, params: Params, config: dict, where: str = "params") -> Model:
@@ -138,7 +151,7 @@ def model_of(potential: Potential, params: Params, config: dict, where: str = "p
         raise BadInput(f"{where} does not fit the potential: found arrays of the shapes {found}")
     with double_precision():
         params = jax.tree.map(jnp.asarray, params)
-    mean = committee(potential) if jax.tree.leaves(params) else potential
+    mean = _committee(potential) if jax.tree.leaves(params) else potential
     return Model(potential, mean, params, config)
 
 
@@ -164,16 +177,15 @@ def answer_members(
 
 
 def _answer(potential, params, structure, neighbors) -> Answer:
-    def total(positions, strain):
-        deform = jnp.eye(3, dtype=positions.dtype) + 0.5 * (strain + strain.T)
-        strained = structure._replace(positions=positions @ deform, cell=structure.cell @ deform)
-        atoms = potential.atomic_energies(params, strained, neighbors)
-        return jnp.sum(atoms, dtype=jnp.result_type(float)), atoms
+    return Answer(*everything(potential, params, structure, neighbors), neighbors.overflow)
 
-    strain = jnp.zeros((3, 3), structure.positions.dtype)
-    gradient = jax.value_and_grad(total, (0, 1), has_aux=True)
-    (energy, atoms), (slope, virial) = gradient(structure.positions, strain)
-    return Answer(energy, -slope, virial / volume(structure.cell), atoms, neighbors.overflow)
+
+@cache
+def _built(config: str, species: tuple[int, ...]) -> Potential:
+    return registry.build(POTENTIALS, json.loads(config), species)
+
+
+_committee = cache(committee)
 
 
 def _members(params: Params) -> int:

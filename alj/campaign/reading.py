@@ -177,7 +177,7 @@ def _shaped(key: str, kind: str, value, atoms: int) -> np.ndarray:
         array = np.array(value, np.float64)
     except (TypeError, ValueError):
         raise BadInput(f"{key} is {value!r}; expected numbers") from None
-    if shape == (3, 3) and array.size == 6:
+    if kind in ("stress", "virial") and array.shape == (6,):
         array = array.reshape(6)[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
     if array.size != np.prod(shape, dtype=int) or (array.ndim and array.shape[-1:] == (0,)):
         raise BadInput(f"{key} has the shape {array.shape}; expected {shape}")

@@ -173,7 +173,8 @@ def explore(
     seed, place, go = split_named(key, "seed", "place", "go")
     context = Context(params=params, targets=targets)
     placed = walks.sampler.place(_starts(seed, walks, data, start))
-    begun = _begin(walks.stepper, place, placed, context)
+    begin = walks.stepper.init if walks.stepper.host else partial(_begin, walks.stepper)
+    begun = begin(place, placed, context)
     steps = walks.sampler.steps
     notify = on_progress and (lambda done, _, info: on_progress(walks.name, done, steps))
     _, frames = run(

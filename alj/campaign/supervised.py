@@ -4,6 +4,7 @@ The same folder, lock, events and write-once store as a campaign, so that runnin
 data are divided once, by files of their own or by fractions, and the division is remembered.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -245,8 +246,9 @@ def _fit(plan: Plan, store: FolderStore, emit: Callable[[dict], None]) -> dict[s
     def on_block(done, state, info):
         nonlocal past, last
         past = [*past, _history(info)]
-        error = float(np.nanmean([*past[-1]["train"][-1], np.nan]))
-        note = f"training {error:.3g} {past[-1]['quantity']}"
+        now = past[-1]["train"][-1]
+        now = now[np.isfinite(now)]
+        note = f"{past[-1]['quantity']} {np.mean(now):.3g} at" if len(now) else "step"
         progress = {"done": int(done), "total": trainer.steps, "note": note}
         emit({"event": "progress", "round": 0, "stage": "train", **progress})
         if time.monotonic() - last > CHECKPOINT_SECONDS:
@@ -272,10 +274,11 @@ def _resumed(key, trainer, potential, batches, count, store):
     if kept is None:
         return [], None
     seen: list[Any] = []
-    fit(
-        key, trainer._replace(steps=1), potential, None, batches, count, block=1,
-        on_block=lambda done, state, info: bool(seen.append(state)),
-    )  # fmt: skip
+    with contextlib.suppress(NotFinite):  # one step may well be too few for a finite loss
+        fit(
+            key, trainer._replace(steps=1), potential, None, batches, count, block=1,
+            on_block=lambda done, state, info: bool(seen.append(state)),
+        )  # fmt: skip
     shape = jax.tree.structure(seen[0])
     if shape.num_leaves != len(kept["leaves"]):
         raise BadInput(

@@ -6,7 +6,7 @@ structure's own, and a block is a loop over one structure, not a batch.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from alj.arrays import bucket, double_precision, pad_axis
 from alj.geometry.neighbors import TableSize, most_neighbors, neighbor_table
 from alj.geometry.overlaps import closest_below, flat_cell
 from alj.geometry.periodic import images_needed
-from alj.potentials.combine import energy_forces_stress
+from alj.potentials.combine import everything
 from alj.potentials.lennard_jones import lennard_jones as lennard_jones_potential
 from alj.potentials.ml_bop import ml_bop as ml_bop_potential
 from alj.types import Labeler, LabelingFailed, Labels, Potential, Structure
@@ -65,7 +65,7 @@ class InJax:
         self.name = name
         self.settings = {**keywords, "precision": "float64"}
         self._recipe = (name, builder, dict(keywords))
-        self.potential = builder((), **keywords)
+        self.potential = _potential(builder, tuple(sorted(keywords.items())))
 
     def __reduce__(self):
         return type(self), self._recipe
@@ -113,6 +113,12 @@ class InJax:
         return answers
 
 
+@cache
+def _potential(builder: Callable[..., Potential], keywords: tuple) -> Potential:
+    """One potential for each recipe, so that equal labelers share compiled programs."""
+    return builder((), **dict(keywords))
+
+
 _BLOCK = 64
 _BLOCK_ATOMS = 65_536
 _SMALLEST_TABLE = 16  # one program for most densities of a liquid rather than one for each
@@ -141,9 +147,7 @@ def _label_block(potential: Potential, structures: Structure, count, size: Table
     def body(i, results):
         structure = jax.tree.map(lambda leaf: leaf[i], structures)
         neighbors = neighbor_table(structure, potential.cutoff, size)
-        energy, forces, stress = energy_forces_stress(potential, params, structure, neighbors)
-        atoms = potential.atomic_energies(params, structure, neighbors)
-        row = (energy, forces, stress, atoms, neighbors.overflow)
+        row = (*everything(potential, params, structure, neighbors), neighbors.overflow)
         return jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
 
     block, atoms = structures.species.shape

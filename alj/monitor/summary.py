@@ -133,7 +133,7 @@ def in_use(folder: Path) -> bool:
         return False
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | int | None) -> str:
     """Seconds in the words of a reader.
 
     >>> [duration(s) for s in (0.2, 75, 7300, 100000, None)]

@@ -101,15 +101,22 @@ def energy_forces_stress(potential, params, structure, neighbors):
     The stress is the derivative of the energy with respect to a symmetric strain of positions and
     cell, over the volume (of a slab: area times 1 Å).
     """
+    return everything(potential, params, structure, neighbors)[:3]
+
+
+def everything(potential, params, structure, neighbors):
+    """Energy, forces and stress as in `energy_forces_stress`, and atomic energies, in one pass."""
 
     def total(positions, strain):
         deform = jnp.eye(3, dtype=positions.dtype) + 0.5 * (strain + strain.T)
         strained = structure._replace(positions=positions @ deform, cell=structure.cell @ deform)
-        return energy(potential, params, strained, neighbors)
+        atoms = potential.atomic_energies(params, strained, neighbors)
+        return jnp.sum(atoms, dtype=jnp.promote_types(atoms.dtype, jnp.result_type(float))), atoms
 
     strain = jnp.zeros((3, 3), structure.positions.dtype)
-    value, (gradient, virial) = jax.value_and_grad(total, (0, 1))(structure.positions, strain)
-    return value, -gradient, virial / volume(structure.cell)
+    slopes = jax.value_and_grad(total, (0, 1), has_aux=True)
+    (value, atoms), (gradient, virial) = slopes(structure.positions, strain)
+    return value, -gradient, virial / volume(structure.cell), atoms
 
 
 def stress(potential, params, structure, neighbors) -> Float[Array, "3 3"]:

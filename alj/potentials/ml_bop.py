@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from alj.arrays import safe_power
+from alj.potentials.blocks import by_blocks
 from alj.potentials.combine import local
 from alj.types import BadInput, Environment, Potential
 
@@ -64,15 +65,16 @@ def tersoff(parameters: TersoffParameters, bead: int) -> Potential:
 
         return tersoff_kernel(parameters, bead)
 
+    atomic = by_blocks(partial(_atomic_energies, parameters, bead))
     return local(
-        partial(_atomic_energies, parameters, bead),
+        lambda params, env: atomic(env),
         cutoff=parameters.R + parameters.D,
         species=(bead,),
         kernel=kernel,
     )
 
 
-def _atomic_energies(p: TersoffParameters, bead: int, params, env: Environment):
+def _atomic_energies(p: TersoffParameters, bead: int, env: Environment):
     # Atoms last: vector lanes full of atoms.
     vectors = jnp.transpose(env.vectors, (2, 1, 0))
     of = jnp.transpose(env.neighbor_species)

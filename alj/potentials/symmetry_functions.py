@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alj.potentials.blocks import by_blocks
 from alj.types import BadInput, Environment
 
 
@@ -103,7 +104,7 @@ def symmetry_functions(
         return jnp.concatenate(blocks).T
 
     pairs = len(species) * (len(species) + 1) // 2
-    return Descriptor(len(species) * len(radial) + pairs * len(angular), function, cutoff_A)
+    return Descriptor(len(species) * len(radial) + pairs * len(angular), by_blocks(function), cutoff_A)
 
 
 def fade(squares: Float[Array, "*shape"], cutoff: float) -> Float[Array, "*shape"]:

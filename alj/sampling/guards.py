@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alj.sampling.single_moves import Walker
-from alj.types import Context
 
 
 class Guard(NamedTuple):
@@ -27,14 +26,7 @@ def guard(walker: Walker) -> Guard:
     return Guard(walker.structure.positions, walker.atomic, jnp.asarray(0))
 
 
-def floor_energy(context: Context, species: Int[Array, " atoms"], dtype) -> Float[Array, ""]:
-    """The total energy in eV below which a walk is frozen; -inf without a target."""
-    if context.targets is None or "floor_eV_per_atom" not in context.targets:
-        return jnp.asarray(-jnp.inf, dtype)
-    return (context.targets["floor_eV_per_atom"] * jnp.sum(species > 0)).astype(dtype)
-
-
-def restarted(walker: Walker, guard: Guard, stopped, allowed: int) -> tuple[Walker, Guard]:
+def restarted(walker: Walker, guard: Guard, stopped, allowed) -> tuple[Walker, Guard]:
     """The walker, put back to its origin where it was stopped and restarts are left."""
     again = stopped & (guard.restarts < allowed)
     positions = jnp.where(again, guard.origin, walker.structure.positions)

@@ -6,15 +6,13 @@ doi:10.1063/1.1699114. One step is a few cycles (a cycle attempts one move per a
 
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alj.arrays import split_named
 from alj.sampling import single_moves
-from alj.sampling.guards import Guard, floor_energy, guard, restarted
-from alj.sampling.single_moves import Limits, Walker, sweeps
-from alj.types import BadInput, Context, Frame, Key, Potential, Sampler, Stepper
+from alj.sampling.guards import Guard, guard, restarted
+from alj.sampling.single_moves import Limits, Rules, Swept, Walker, adapted, check_moves
+from alj.types import BadInput, Frame, Potential, Sampler
 from alj.units import BOLTZMANN
 
 
@@ -25,6 +23,17 @@ class MonteCarloState(NamedTuple):
     step_length: Float[Array, "*batch"]
     done: Int[Array, "*batch"]
     guard: Guard
+
+
+class Settings(NamedTuple):
+    """Numbers of the rules: they travel as data, so that all temperatures share one program."""
+
+    inverse_temperature: float
+    minimum_distance: float
+    longest: float
+    target: float
+    adapting: int
+    restarts: int
 
 
 def metropolis_mc(
@@ -60,73 +69,53 @@ def metropolis_mc(
     if not temperature_K > 0:
         raise BadInput(f"temperature_K: expected a positive temperature, found {temperature_K}")
     steps = max(cycles // cycles_per_frame, 1)
-    adapting = int(equilibration * steps)
-
-    def init(key: Key, start: Walker, context: Context) -> MonteCarloState:
-        walker = single_moves.evaluated(potential, context.params, start, step_A)
-        length = jnp.asarray(step_A, walker.atomic.dtype)
-        return MonteCarloState(walker, length, jnp.asarray(0), guard(walker))
-
-    def step(key: Key, state: MonteCarloState, context: Context):
-        walker = state.walker
-        dtype = walker.atomic.dtype
-        (key,) = split_named(key, "moves")
-        proposals = single_moves.propose(
-            key, walker.structure.species, cycles_per_frame, state.step_length
-        )
-        limits = Limits(
-            inverse_temperature=jnp.asarray(1.0 / (BOLTZMANN * temperature_K), dtype),
-            ceiling=jnp.asarray(jnp.inf, dtype),
-            floor=floor_energy(context, walker.structure.species, dtype),
-            minimum_distance=jnp.asarray(minimum_distance_A, dtype),
-        )
-        swept = sweeps(
-            potential, context.params, walker, proposals, limits,
-            longest_step_A=step_A, engine=engine,
-        )  # fmt: skip
-        length = adapted(state.step_length, swept.acceptance, target_acceptance, step_A)
-        length = jnp.where(state.done < adapting, length, state.step_length)
-        energy = jnp.sum(swept.walker.atomic)
-        stopped = energy < limits.floor
-        frame = Frame(
-            swept.walker.structure, energy, swept.acceptance, jnp.asarray(jnp.nan, dtype), stopped
-        )
-        walker, watched = restarted(swept.walker, state.guard, stopped, restarts)
-        return MonteCarloState(walker, length, state.done + 1, watched), frame
-
-    stepper = Stepper(init, step, overflowed, enlarged)
+    settings = Settings(
+        inverse_temperature=1.0 / (BOLTZMANN * temperature_K),
+        minimum_distance=minimum_distance_A,
+        longest=step_A,
+        target=target_acceptance,
+        adapting=int(equilibration * steps),
+        restarts=restarts,
+    )
     return Sampler(
-        stepper,
-        place=lambda structures: single_moves.place(potential, structures, step_A),
+        *single_moves.moves(
+            potential,
+            RULES,
+            settings,
+            cycles=cycles_per_frame,
+            longest_step_A=step_A,
+            engine=engine,
+        ),
         steps=steps,
         spacing="time",
         ensemble="NVT",
     )
 
 
-def overflowed(state) -> jax.Array:
-    """Whether the walker's table was too small."""
-    return single_moves.overflowed(state.walker)
+def _begin(settings: Settings, walker: Walker) -> MonteCarloState:
+    length = jnp.asarray(settings.longest, walker.atomic.dtype)
+    return MonteCarloState(walker, length, jnp.asarray(0), guard(walker))
 
 
-def enlarged(state):
-    """The state with a larger table."""
-    return state._replace(walker=single_moves.enlarged(state.walker))
+def _limits(settings: Settings, state: MonteCarloState, floor) -> Limits:
+    dtype = state.walker.atomic.dtype
+    return Limits(
+        inverse_temperature=jnp.asarray(settings.inverse_temperature, dtype),
+        ceiling=jnp.asarray(jnp.inf, dtype),
+        floor=floor,
+        minimum_distance=jnp.asarray(settings.minimum_distance, dtype),
+    )
 
 
-def adapted(length, acceptance, target: float, longest: float):
-    """The step length moved toward the target acceptance, within [longest/100, longest]."""
-    factor = jnp.clip(acceptance / target, 0.5, 1.5)
-    return jnp.clip(length * factor, longest / 100, longest).astype(length.dtype)
+def _settle(settings: Settings, state: MonteCarloState, swept: Swept, limits: Limits):
+    energy = jnp.sum(swept.walker.atomic)
+    stopped = energy < limits.floor
+    nothing = jnp.full_like(energy, jnp.nan)
+    frame = Frame(swept.walker.structure, energy, swept.acceptance, nothing, stopped)
+    length = adapted(state.step_length, swept.acceptance, settings.target, settings.longest)
+    length = jnp.where(state.done < settings.adapting, length, state.step_length)
+    walker, watched = restarted(swept.walker, state.guard, stopped, settings.restarts)
+    return MonteCarloState(walker, length, state.done + 1, watched), frame
 
 
-def check_moves(cycles: int, cycles_per_frame: int, step_A: float, target_acceptance: float):
-    """Raises BadInput where the settings of single-atom moves make no sense."""
-    if cycles < 1 or cycles_per_frame < 1:
-        raise BadInput(f"cycles: expected positive counts, found {cycles} and {cycles_per_frame}")
-    if not step_A > 0:
-        raise BadInput(f"step_A: expected a positive length in Å, found {step_A}")
-    if not 0 < target_acceptance < 1:
-        raise BadInput(
-            f"target_acceptance: expected a share between 0 and 1, found {target_acceptance}"
-        )
+RULES = Rules(_begin, _limits, _settle)

@@ -11,12 +11,10 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from alj.arrays import split_named
 from alj.sampling import single_moves
-from alj.sampling.guards import Guard, floor_energy, guard, restarted
-from alj.sampling.monte_carlo import adapted, check_moves, enlarged, overflowed
-from alj.sampling.single_moves import Limits, Walker, sweeps
-from alj.types import Context, Frame, Key, Potential, Sampler, Stepper
+from alj.sampling.guards import Guard, guard, restarted
+from alj.sampling.single_moves import Limits, Rules, Swept, Walker, adapted, check_moves
+from alj.types import Frame, Potential, Sampler
 
 
 class NestedState(NamedTuple):
@@ -26,6 +24,16 @@ class NestedState(NamedTuple):
     step_length: Float[Array, "*batch"]
     ceiling: Float[Array, "*batch"]
     guard: Guard
+
+
+class Settings(NamedTuple):
+    """Numbers of the rules; `highest` is the first ceiling in eV per atom."""
+
+    highest: float
+    minimum_distance: float
+    longest: float
+    target: float
+    restarts: int
 
 
 def nested_mc(
@@ -59,49 +67,59 @@ def nested_mc(
         BadInput: a setting is out of range.
     """
     check_moves(cycles, cycles_per_stage, step_A, target_acceptance)
-    highest = jnp.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom
-
-    def first_ceiling(walker):
-        atoms = jnp.sum(walker.structure.species > 0)
-        return (highest * atoms).astype(walker.atomic.dtype)
-
-    def init(key: Key, start: Walker, context: Context) -> NestedState:
-        walker = single_moves.evaluated(potential, context.params, start, step_A)
-        length = jnp.asarray(step_A, walker.atomic.dtype)
-        return NestedState(walker, length, first_ceiling(walker), guard(walker))
-
-    def step(key: Key, state: NestedState, context: Context):
-        walker = state.walker
-        dtype = walker.atomic.dtype
-        (key,) = split_named(key, "moves")
-        proposals = single_moves.propose(
-            key, walker.structure.species, cycles_per_stage, state.step_length
-        )
-        limits = Limits(
-            inverse_temperature=jnp.asarray(0.0, dtype),
-            ceiling=state.ceiling,
-            floor=floor_energy(context, walker.structure.species, dtype),
-            minimum_distance=jnp.asarray(minimum_distance_A, dtype),
-        )
-        swept = sweeps(
-            potential, context.params, walker, proposals, limits,
-            longest_step_A=step_A, engine=engine,
-        )  # fmt: skip
-        energy = jnp.sum(swept.walker.atomic)
-        stopped = energy < limits.floor
-        frame = Frame(swept.walker.structure, energy, swept.acceptance, state.ceiling, stopped)
-        length = adapted(state.step_length, swept.acceptance, target_acceptance, step_A)
-        ceiling = jnp.minimum(state.ceiling, jnp.median(swept.energies))
-        walker, watched = restarted(swept.walker, state.guard, stopped, restarts)
-        again = watched.restarts > state.guard.restarts
-        ceiling = jnp.where(again, first_ceiling(walker), ceiling)
-        length = jnp.where(again, jnp.asarray(step_A, dtype), length)
-        return NestedState(walker, length, ceiling, watched), frame
-
+    settings = Settings(
+        highest=jnp.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom,
+        minimum_distance=minimum_distance_A,
+        longest=step_A,
+        target=target_acceptance,
+        restarts=restarts,
+    )
     return Sampler(
-        Stepper(init, step, overflowed, enlarged),
-        place=lambda structures: single_moves.place(potential, structures, step_A),
+        *single_moves.moves(
+            potential,
+            RULES,
+            settings,
+            cycles=cycles_per_stage,
+            longest_step_A=step_A,
+            engine=engine,
+        ),
         steps=max(cycles // cycles_per_stage, 1),
         spacing="energy",
         ensemble="nested",
     )
+
+
+def _first_ceiling(settings: Settings, walker: Walker):
+    atoms = jnp.sum(walker.structure.species > 0)
+    return (settings.highest * atoms).astype(walker.atomic.dtype)
+
+
+def _begin(settings: Settings, walker: Walker) -> NestedState:
+    length = jnp.asarray(settings.longest, walker.atomic.dtype)
+    return NestedState(walker, length, _first_ceiling(settings, walker), guard(walker))
+
+
+def _limits(settings: Settings, state: NestedState, floor) -> Limits:
+    dtype = state.walker.atomic.dtype
+    return Limits(
+        inverse_temperature=jnp.asarray(0.0, dtype),
+        ceiling=state.ceiling,
+        floor=floor,
+        minimum_distance=jnp.asarray(settings.minimum_distance, dtype),
+    )
+
+
+def _settle(settings: Settings, state: NestedState, swept: Swept, limits: Limits):
+    energy = jnp.sum(swept.walker.atomic)
+    stopped = energy < limits.floor
+    frame = Frame(swept.walker.structure, energy, swept.acceptance, state.ceiling, stopped)
+    length = adapted(state.step_length, swept.acceptance, settings.target, settings.longest)
+    ceiling = jnp.minimum(state.ceiling, jnp.median(swept.energies))
+    walker, watched = restarted(swept.walker, state.guard, stopped, settings.restarts)
+    again = watched.restarts > state.guard.restarts
+    ceiling = jnp.where(again, _first_ceiling(settings, walker), ceiling)
+    length = jnp.where(again, jnp.asarray(settings.longest, length.dtype), length)
+    return NestedState(walker, length, ceiling, watched), frame
+
+
+RULES = Rules(_begin, _limits, _settle)

@@ -10,17 +10,26 @@ their sequence does). No atom then moves further than √3 times the step length
 makes a neighbor table with that skin valid throughout.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from alj.arrays import split_named
 from alj.geometry.environment import environment, environment_rows
-from alj.geometry.neighbors import grown, image_offsets, table_from_offsets, table_size
-from alj.sampling.host_moves import host_sweeps
-from alj.types import BadInput, Key, Neighbors, Params, Potential, Structure
+from alj.geometry.neighbors import (
+    TableSize,
+    grown,
+    image_offsets,
+    table_from_offsets,
+    table_size,
+)
+from alj.sampling.host_moves import host_energies, host_sweeps
+from alj.types import BadInput, Context, Key, Neighbors, Params, Potential, Stepper, Structure
 
 
 class Walker(NamedTuple):
@@ -61,15 +70,113 @@ class Swept(NamedTuple):
     acceptance: Float[Array, ""]
 
 
-def place(potential: Potential, structures: Structure, longest_step_A: float) -> Walker:
-    """Walkers for a batch of structures (host), with room for denser surroundings than now."""
+class Rules(NamedTuple):
+    """What distinguishes one Monte Carlo sampler from another, as pure functions of its settings.
+
+    begin: `(settings, walker) -> state`; a state has a `walker` and a `step_length`.
+    limits: `(settings, state, floor) -> Limits`.
+    settle: `(settings, state, swept, limits) -> (state, Frame)`.
+    """
+
+    begin: Callable[[Any, Walker], Any]
+    limits: Callable[[Any, Any, Any], Limits]
+    settle: Callable[[Any, Any, Swept, Limits], tuple[Any, Any]]
+
+
+def moves(
+    potential: Potential,
+    rules: Rules,
+    settings: Any,
+    *,
+    cycles: int,
+    longest_step_A: float,
+    engine: str,
+) -> tuple[Stepper, Callable[[Structure], Walker]]:
+    """The stepper of a Monte Carlo sampler, a step being some cycles, and its `place`.
+
+    `engine` is "jax", "host" (compiled host code, CPU only) or "automatic": host where the
+    potential has a kernel and the default device is a CPU. Raises BadInput where it cannot be.
+    """
     if potential.environment_energies is None:
         raise BadInput(
             "single-atom Monte Carlo needs a local potential (hops = 1): expected one with "
             f"environment energies, found hops = {potential.hops}; use molecular dynamics instead"
         )
+    if engine == "host" and potential.kernel is None:
+        raise BadInput("engine: expected jax or automatic, found host; there is no host kernel")
+    on_cpu = jax.default_backend() == "cpu"
+    if engine == "host" or (engine == "automatic" and potential.kernel is not None and on_cpu):
+        return _host_moves(potential, rules, settings, cycles, longest_step_A)
+
+    def init(key: Key, start: Walker, context: Context):
+        return rules.begin(settings, evaluated(potential, context.params, start, longest_step_A))
+
+    def step(key: Key, state, context: Context):
+        ready = _ready(rules, cycles, settings, key, state, context.targets)
+        swept = sweeps(potential, context.params, state.walker, *ready, longest_step_A)
+        return rules.settle(settings, state, swept, ready[1])
+
+    def overflowed(state):
+        return state.walker.table.overflow
+
+    def grow(state):
+        return state._replace(walker=state.walker._replace(table=grown(state.walker.table)))
+
+    def place(structures: Structure) -> Walker:
+        size = table_size(structures, table_radius(potential, longest_step_A), slack=1.3)
+        return _placed(structures, size)
+
+    return Stepper(init, step, overflowed, grow), place
+
+
+def _host_moves(potential, rules, settings, cycles, longest_step_A):
+    """The same as host code: only the small functions around the moves are compiled by XLA."""
     radius = table_radius(potential, longest_step_A)
-    size = table_size(structures, radius, slack=1.3)
+
+    def init(key: Key, start: Walker, context: Context):
+        atomic = host_energies(potential, context.params, start.structure, radius)
+        return jax.device_get(_begin(rules, settings, start._replace(atomic=atomic)))
+
+    def step(key: Key, state, context: Context):
+        ready = jax.device_get(
+            _ready_compiled(rules, cycles, settings, key, state, context.targets)
+        )
+        structure, atomic, energies, accepted = host_sweeps(
+            potential, context.params, state.walker.structure, state.walker.atomic, *ready, radius
+        )
+        walker = state.walker._replace(structure=structure, atomic=atomic)
+        swept = _swept(walker, energies, accepted)
+        return jax.device_get(_settle(rules, settings, state, swept, ready[1]))
+
+    def place(structures: Structure) -> Walker:
+        return _placed(structures, TableSize(1, (0, 0, 0)))
+
+    return Stepper(init, step, host=True), place
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(rules, settings, walker):
+    return rules.begin(settings, walker)
+
+
+@partial(jax.jit, static_argnums=0)
+def _settle(rules, settings, state, swept, limits):
+    return rules.settle(settings, state, swept, limits)
+
+
+def _ready(rules, cycles, settings, key, state, targets):
+    """The random numbers and the limits of a step."""
+    (key,) = split_named(key, "moves")
+    species = state.walker.structure.species
+    floor = floor_energy(targets, species, state.walker.atomic.dtype)
+    return propose(key, species, cycles, state.step_length), rules.limits(settings, state, floor)
+
+
+_ready_compiled = partial(jax.jit, static_argnums=(0, 1))(_ready)
+
+
+def _placed(structures: Structure, size: TableSize) -> Walker:
+    """Walkers for a batch of structures, in float64 where that is switched on."""
     count, atoms = structures.species.shape
     table = Neighbors(
         jnp.full((count, atoms, size.capacity), atoms, jnp.int32),
@@ -78,6 +185,31 @@ def place(potential: Potential, structures: Structure, longest_step_A: float) ->
     )
     offsets = jnp.tile(image_offsets(size.images)[None], (count, 1, 1))
     return Walker(structures, table, offsets, jnp.zeros((count, atoms), structures.positions.dtype))
+
+
+def floor_energy(targets, species: Int[Array, " atoms"], dtype) -> Float[Array, ""]:
+    """The energy in eV below which a walk is frozen, from `context.targets`; else -inf."""
+    if targets is None or "floor_eV_per_atom" not in targets:
+        return jnp.asarray(-jnp.inf, dtype)
+    return (targets["floor_eV_per_atom"] * jnp.sum(species > 0)).astype(dtype)
+
+
+def adapted(length, acceptance, target, longest):
+    """The step length moved toward the target acceptance, within [longest/100, longest]."""
+    factor = jnp.clip(acceptance / target, 0.5, 1.5)
+    return jnp.clip(length * factor, longest / 100, longest).astype(length.dtype)
+
+
+def check_moves(cycles: int, cycles_per_frame: int, step_A: float, target_acceptance: float):
+    """Raises BadInput where the settings of single-atom moves make no sense."""
+    if cycles < 1 or cycles_per_frame < 1:
+        raise BadInput(f"cycles: expected positive counts, found {cycles} and {cycles_per_frame}")
+    if not step_A > 0:
+        raise BadInput(f"step_A: expected a positive length in Å, found {step_A}")
+    if not 0 < target_acceptance < 1:
+        raise BadInput(
+            f"target_acceptance: expected a share between 0 and 1, found {target_acceptance}"
+        )
 
 
 def evaluated(
@@ -110,58 +242,23 @@ def sweeps(
     walker: Walker,
     proposals: Proposals,
     limits: Limits,
-    *,
     longest_step_A: float,
-    engine: str = "automatic",
 ) -> Swept:
-    """Some cycles of attempted single-atom moves.
-
-    `engine` is "jax", "host" (compiled host code, CPU only) or "automatic": host where the
-    potential has a kernel, the cell needs no images and the default device is a CPU.
-    """
-    if chosen_engine(potential, walker, engine) == "host":
-        positions, atomic, energies, accepted = host_sweeps(
-            potential, params, walker, proposals, limits, table_radius(potential, longest_step_A)
-        )
-        structure = walker.structure._replace(positions=positions)
-        walker = walker._replace(structure=structure, atomic=atomic)
-    else:
-        walker, (energies, accepted) = jax.lax.scan(
-            lambda w, p: _cycle(potential, params, w, p, limits, longest_step_A), walker, proposals
-        )
-    mask = walker.structure.species > 0
-    attempts = jnp.maximum(jnp.sum(mask) * proposals.order.shape[0], 1)
-    return Swept(walker, energies.reshape(-1), jnp.sum(accepted) / attempts)
+    """Some cycles of attempted single-atom moves, as a JAX loop."""
+    walker, (energies, accepted) = jax.lax.scan(
+        lambda w, p: _cycle(potential, params, w, p, limits, longest_step_A), walker, proposals
+    )
+    return _swept(walker, energies, accepted)
 
 
-def chosen_engine(potential: Potential, walker: Walker, engine: str) -> str:
-    """Which of the two engines runs. Raises BadInput where "host" was asked for and cannot."""
-    single_image = walker.offsets.shape[-2] == 1
-    possible = potential.kernel is not None and single_image
-    if engine == "host" and not possible:
-        raise BadInput(
-            "engine: expected jax or automatic, found host; the potential has no host kernel"
-            if single_image
-            else "engine: expected jax or automatic, found host; the cell is smaller than twice "
-            "the cutoff and the skin"
-        )
-    if engine != "automatic":
-        return engine
-    return "host" if possible and jax.default_backend() == "cpu" else "jax"
+def _swept(walker, energies, accepted) -> Swept:
+    attempts = (walker.structure.species > 0).sum() * accepted.shape[0]
+    return Swept(walker, energies.reshape(-1), accepted.sum() / attempts)
 
 
 def table_radius(potential: Potential, longest_step_A: float) -> float:
     """Cutoff plus the skin that keeps a table valid for one cycle, in Å."""
     return potential.cutoff + 2.0 * np.sqrt(3.0) * longest_step_A
-
-
-def overflowed(walker: Walker) -> Bool[Array, ""]:
-    return walker.table.overflow
-
-
-def enlarged(walker: Walker) -> Walker:
-    """The walker with a table of twice the capacity."""
-    return walker._replace(table=grown(walker.table))
 
 
 def _table(potential, walker, longest_step_A):

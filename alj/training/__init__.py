@@ -1,6 +1,7 @@
 """Training: any potential, on any of energy, forces and stress, whole committees at once."""
 
 from alj.training.fitting import Fitted, NotFinite, fit
+from alj.training.gradient import gradient
 from alj.training.levenberg_marquardt import levenberg_marquardt
 from alj.training.tracking import Fold, Progress
 
@@ -11,7 +12,8 @@ __all__ = [
     "NotFinite",
     "Progress",
     "fit",
+    "gradient",
     "levenberg_marquardt",
 ]
 
-TRAINERS = (levenberg_marquardt,)
+TRAINERS = (gradient, levenberg_marquardt)

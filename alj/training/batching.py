@@ -1,4 +1,4 @@
-"""Batches for training: structure counts rounded up, precision, shuffled minibatches, trained params."""
+"""Batches for training: rounded up, cast, shuffled; and which part of the params is trained."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ def minibatches(
 
 
 def trained_part(params: Params):
-    """What is trained, body and readout, and the function that puts it back beside the constants."""
+    """Body and readout, and the function that puts others back beside the constants."""
     trained = {"body": params["body"], "readout": params["readout"]}
     return trained, lambda trained: {**params, **trained}
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from alj.training.descriptions import (
     Described,
+    over_structures,
     predict,
     split_floating,
     take_atoms,
@@ -37,7 +38,7 @@ class Target(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """The residuals' linearization: `jacobian` in the dual form, `hessian` JᵀJ in the primal one."""
+    """The residuals linearized: `jacobian` in the dual form, `hessian` JᵀJ in the primal one."""
 
     residual: Float[Array, " rows"] | None
     jacobian: Float[Array, "rows parameters"] | None
@@ -125,7 +126,7 @@ def _square(values):
 
 
 def _rows(factor, values):
-    """Residuals times their structure's factor; exactly 0 where the factor is 0, whatever they are."""
+    """Residuals times their structure's factor; 0 where the factor is 0, whatever they are."""
     wide = factor.reshape((-1,) + (1,) * (values.ndim - 1))
     return jnp.where(wide > 0, wide * values, 0.0)
 
@@ -135,13 +136,13 @@ def _energy_rows(potential, parameters, rebuild, target):
 
     def total(parameters, structure, neighbors, described):
         if described is None:
-            return predict(
-                potential, ("energy",), rebuild(parameters), structure, neighbors, None
-            ).energy
+            params = rebuild(parameters)
+            return predict(potential, ("energy",), params, structure, neighbors, None).energy
         return total_energy(potential, rebuild(parameters), described.description)
 
-    energies, slopes = jax.vmap(jax.value_and_grad(total), (None, 0, 0, 0))(
-        parameters, batch.structures, batch.neighbors, described
+    energies, slopes = over_structures(
+        lambda row: jax.value_and_grad(total)(parameters, *row),
+        (batch.structures, batch.neighbors, described),
     )
     found = batch_residuals(Prediction(energies), batch)
     atoms = jnp.maximum(jnp.sum(batch.structures.species > 0, axis=1), 1)

@@ -5,9 +5,9 @@
 with ΔE_s, ΔF_s the errors of structure s and u_E, u_F the units of energy per atom and of force.
 A step solves the damped normal equations and is kept only where S falls; the damping follows the
 ratio of the fall to the one that the linearization promised. Symmetry functions are strongly
-collinear, so this curvature-aware method earns its keep. Measured on water: damping in units of the
-identity serves energies best; with forces a fit can stall at large damping, and is helped by another
-metric (the diagonal of JᵀJ), hence "automatic".
+collinear, so this curvature-aware method earns its keep. Measured on water: damping in units of
+the identity serves energies best; with forces a fit can stall at large damping, and is helped by
+another metric (the diagonal of JᵀJ), hence "automatic".
 
 D. W. Marquardt, J. Soc. Ind. Appl. Math. 11, 431 (1963), doi 10.1137/0111030; the control of the
 damping follows H. B. Nielsen, report IMM-REP-1999-05, Technical University of Denmark (1999).
@@ -206,7 +206,7 @@ def levenberg_marquardt(
         return moved._replace(last=report), report
 
     def one_by_one(key, state, fold, targets):
-        """Each minibatch makes a step and judges it; those without training structures make none."""
+        """Each minibatch makes a step and judges it; without training structures it makes none."""
 
         def body(state, chosen):
             some = tuple(

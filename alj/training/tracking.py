@@ -1,4 +1,4 @@
-"""What every trainer reports, and the best it has seen: early stopping as a wrapper of a Stepper."""
+"""What every trainer reports, and the best it has seen: early stopping wrapped around a Stepper."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def tracked(
     progress_of: Callable[[State], Progress],
     patience: int | None,
 ) -> tuple[Stepper, Callable[[Tracked], Params]]:
-    """`stepper` with the best kept, and a member frozen after `patience` steps without a better one.
+    """`stepper` with the best kept, and the member frozen after `patience` steps without a better.
 
     Returns the stepper, and the function that takes the best params out of its state. The start
     counts as a candidate. A step that is not finite is never the best; it marks the member.

@@ -35,9 +35,12 @@ def liquid(seed: int, atoms: int = 12, species=(8,), cell=TRICLINIC, nearest=2.1
 def table(s: Structure, cutoff: float, capacity: int):
     """A neighbor table of fixed capacity, which must suffice."""
     size = TableSize(capacity, images_needed(np.asarray(s.cell), cutoff))
-    found = neighbor_table(s, cutoff, size)
+    found = _table(s, cutoff, size)
     assert not bool(found.overflow)
     return found
+
+
+_table = jax.jit(neighbor_table, static_argnums=(1, 2))
 
 
 def padded(s: Structure, atoms: int) -> Structure:

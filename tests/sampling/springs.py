@@ -54,5 +54,6 @@ def begin(sampler, potential, structures, targets=None):
 
     context = Context(params=potential.init(jax.random.key(1)), targets=targets)
     stepper = batched(sampler.stepper)
-    state = jax.jit(stepper.init)(jax.random.key(2), sampler.place(structures), context)
+    init = stepper.init if stepper.host else jax.jit(stepper.init)
+    state = init(jax.random.key(2), sampler.place(structures), context)
     return stepper, state, context

@@ -1,0 +1,45 @@
+"""A small committee and a few labeled structures, for the tests of what is done with models."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from alj.campaign import datasets, models
+from alj.labeling import lennard_jones
+from alj.types import Structure
+
+CONFIG = {"name": "behler_parrinello", "cutoff_A": 3.2, "hidden": [4]}
+CELL = np.array([[7.9, 0, 0], [0.7, 7.8, 0], [-0.5, 0.4, 7.7]])
+
+
+def cluster(seed: int, atoms: int = 8, *, cell: np.ndarray = CELL) -> Structure:
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 3)[:atoms]
+    fields: dict[str, Any] = {
+        "positions": 2.6 * grid + rng.uniform(-0.3, 0.3, (atoms, 3)),
+        "species": np.full(atoms, 8, np.int32),
+        "cell": cell,
+        "charge": np.int32(0),
+        "multiplicity": np.int32(0),
+    }
+    return Structure(**fields)
+
+
+@cache
+def labeled(count: int = 5) -> datasets.Dataset:
+    structures = [cluster(seed) for seed in range(count)]
+    labels = lennard_jones(epsilon_eV=0.05, sigma_A=2.4, cutoff_A=3.6).label_many(structures)
+    info = [{"config_type": "even" if i % 2 == 0 else "odd"} for i in range(count)]
+    return datasets.append(datasets.empty(), structures, labels, info)
+
+
+@cache
+def trained(dtype=np.float64):
+    """A potential and the params of a committee of 3, prepared on data but not trained."""
+    potential = models.potential_of(CONFIG, (8,))
+    params = jax.vmap(potential.init)(jax.random.split(jax.random.key(0), 3))
+    batches = datasets.batches(labeled(), potential.cutoff)
+    params = jax.vmap(potential.prepare, (0, None))(params, batches)
+    return potential, jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params)
