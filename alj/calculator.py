@@ -1,7 +1,10 @@
 """An ASE calculator for a trained model: the mean of its committee, and its spread.
 
->>> from alj.calculator import load  # doctest: +SKIP
->>> atoms.calc = load("runs/quickstart")  # doctest: +SKIP
+from alj.calculator import load
+
+atoms.calc = load("runs/quickstart")
+atoms.get_potential_energy()
+atoms.calc.results["forces_uncertainty"]
 """
 
 from pathlib import Path

@@ -108,7 +108,7 @@ def energy_parity(
             "lw": 0,
             "rasterized": len(x) > 2000,
         }
-        label = _statistics(name, residual, "meV/atom") if len(groups) > 1 or name else None
+        label = _statistics(name, residual, "meV/atom") if len(groups) > 1 else None
         top.scatter(x, predicted[chosen], label=label, **style)
         bottom.scatter(x, residual, **style)
     overall = _statistics("all", 1000 * (predicted - reference), "meV/atom")
@@ -188,7 +188,7 @@ def acceptance(rounds: Sequence[Mapping]) -> Figure:
         values = [(event.get("acceptance") or {}).get(name) for event in rounds]
         _line(axes, _column(rounds, "round"), _numbers(values), name.replace("_", " "), "-", index)
     axes.axhline(0.5, ls="--", lw=1, color="k", label="aim of the step adaption")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axes, "round", "accepted moves (fraction)")
     _legend(figure, axes)
@@ -320,7 +320,9 @@ def _logarithmic(axes: Axes):
 
 def _plain_ticks(axis: Axis):
     """Ticks of a logarithmic axis that read 1, 2, 5, 10 and not powers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = sorted(axis.get_view_interval())
+    wide = low > 0 and high / low > 3e3
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -6,6 +6,7 @@ replaces.
 """
 
 import contextlib
+import errno
 import json
 import sqlite3
 import time
@@ -234,7 +235,9 @@ class Ledger:
             text = str(error)
             if "full" in text or "disk I/O" in text:
                 raise DiskFull(
-                    28, f"no space left while writing {self.path}; free some space and run again"
+                    errno.ENOSPC,
+                    f"no space left while writing {self.path} ({text}); nothing is lost: free "
+                    "space and run again",
                 ) from None
             if "locked" in text:
                 raise BadInput(f"{self.path} is in use by another process; wait for it") from None

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alj.monitor.summary import Summary, duration, summary_of
+from alj.monitor.summary import Summary, duration, known_number, summary_of
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -155,7 +155,7 @@ def _bar(progress: dict) -> RenderableType:
 
 def _course(summary: Summary) -> str:
     for key, name in (("test_mae_meV_per_atom", "test"), ("candidate_mae_meV_per_atom", "candid.")):
-        values = [e[key] for e in summary.rounds if e.get(key) is not None]
+        values = [e[key] for e in summary.rounds if known_number(e.get(key))]
         if len(values) > 1:
             return f"{sparkline(values[-40:])} {name} {values[0]:.3g} → {values[-1]:.3g} meV/atom"
     return ""
@@ -184,6 +184,6 @@ def _last_rounds(rounds: list[dict]) -> Table:
 
 
 def _cell(value) -> str:
-    if value is None:
+    if not known_number(value):
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.3g}"

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -71,7 +72,7 @@ def summary_of(events: list[dict]) -> Summary:
     ended = end.get("event") in ("finished", "paused")
     errors = {}
     for name in ERRORS:
-        known = [e[name] for e in rounds if e.get(name) is not None]
+        known = [e[name] for e in rounds if known_number(e.get(name))]
         errors |= {name: known[-1]} if known else {}
     failures: Counter = Counter(last_round.get("failures") or {})
     planned = max([int(e.get("rounds") or 0) for e in events if e["event"] == "campaign"] + [0])
@@ -120,6 +121,11 @@ def last_of_each_round(events: list[dict]) -> list[dict]:
     return [rounds[index] for index in sorted(rounds)]
 
 
+def known_number(value: Any) -> bool:
+    """Whether a value of an event says something; before it is written it may still be NaN."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def in_use(folder: Path) -> bool:
     """Whether a process holds the folder's lock."""
     try:
@@ -137,7 +143,7 @@ def duration(seconds: float | int | None) -> str:
     """Seconds in the words of a reader.
 
     >>> [duration(s) for s in (0.2, 75, 7300, 100000, None)]
-    ['0 s', '1 min 15 s', '2 h 2 min', '1 d 4 h', 'unknown']
+    ['0 s', '1 min 15 s', '2 h 1 min', '1 d 3 h', 'unknown']
     """
     if seconds is None:
         return "unknown"

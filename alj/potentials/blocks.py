@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from alj.types import Environment
 
-_ATOMS = 128
+_ATOMS = 64
 
 
 def by_blocks(function: Callable[[Environment], jax.Array]) -> Callable[[Environment], jax.Array]:
-    """`function` (one row an atom) in blocks of 128 atoms where there are more, on CPUs.
+    """`function` (one row an atom) in blocks of 64 atoms where there are more, on CPUs.
 
     What is computed from the dense neighbor block then stays in the processor's cache, and is
     recomputed in the backward pass rather than fetched from memory: energy and forces of 1024

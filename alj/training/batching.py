@@ -14,7 +14,7 @@ from alj.types import Batch, Key, Labels, Neighbors, Params, Structure
 
 
 def enlarged(batch: Batch, smallest: int) -> Batch:
-    """The batch (host arrays) with empty structures added up to a bucket of at least `smallest`.
+    """The batch with empty structures added up to a bucket of at least `smallest`.
 
     A growing data set then meets a handful of shapes, and each step is compiled a handful of times.
     """
@@ -22,15 +22,18 @@ def enlarged(batch: Batch, smallest: int) -> Batch:
     count, atoms = batch.structures.species.shape
     size = max(bucket(count, smallest), count)
 
+    def longer(leaf, fill):
+        return jnp.asarray(pad_axis(leaf, size, fill))
+
     def padded(tree, *fills):
-        return [pad_axis(leaf, size, fill) for leaf, fill in zip(tree, fills, strict=True)]
+        return [longer(leaf, fill) for leaf, fill in zip(tree, fills, strict=True)]
 
     return Batch(
         Structure(*padded(batch.structures, 0.0, 0, 0.0, 0, 0)),
         Neighbors(*padded(batch.neighbors, atoms, 0, False)),
         Labels(*padded(batch.labels, *[np.nan] * len(batch.labels))),
-        pad_axis(batch.weights, size, 0.0),
-        pad_axis(batch.index, size, -1),
+        longer(batch.weights, 0.0),
+        longer(batch.index, -1),
     )
 
 

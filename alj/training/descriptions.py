@@ -91,10 +91,10 @@ def predict(
     value, slopes = jax.value_and_grad(total)(moving)
     forces = stress = None
     if "forces" in quantities:
-        forces = -sum(
-            jnp.einsum("jmf,jmcf->jc", _rows_of(slope, described.affected), _flat(along, 3))
-            for slope, along in zip(slopes, described.slopes, strict=True)
-        )
+        forces = jnp.zeros_like(structure.positions)
+        for slope, along in zip(slopes, described.slopes, strict=True):
+            near = _rows_of(slope, described.affected)
+            forces = forces - jnp.einsum("jmf,jmcf->jc", near, _flat(along, 3))
     if "stress" in quantities:
         virial = sum(
             jnp.einsum("if,abif->ab", _flat(slope, 1), _flat(along, 3))
@@ -144,7 +144,9 @@ def over_structures(function: Callable[[Any], Any], structures: Any) -> Any:
     size = max(n for n in range(1, wanted + 1) if count % n == 0)
     if size == 1:
         return jax.lax.map(function, structures)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), structures)
+    parts = jax.tree.map(
+        lambda leaf: leaf.reshape(count // size, size, *leaf.shape[1:]), structures
+    )
     found = jax.lax.map(jax.vmap(function), parts)
     return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)
 
@@ -262,7 +264,7 @@ def _symmetric(strains):
 
 def _flat(leaf, axes):
     """`leaf` with everything beyond its first `axes` axes as one."""
-    return leaf.reshape(*leaf.shape[:axes], -1)
+    return leaf.reshape(*leaf.shape[:axes], math.prod(leaf.shape[axes:]))
 
 
 def _rows_of(leaf, affected):

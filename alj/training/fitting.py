@@ -72,7 +72,7 @@ def fit(
     """
     if count < 1 or not batches:
         raise BadInput("training needs at least one labeled structure, found none")
-    begin, divide, learn = split_named(key, "begin", "divide", "learn")
+    seed, begin, divide, learn = split_named(key, "seed", "begin", "divide", "learn")
     # Scoped: least squares and energy sums want float64 whatever the caller runs in.
     with jax.enable_x64(True):
         sized = tuple(enlarged(batch, smallest=_smallest(trainer)) for batch in batches)
@@ -85,11 +85,10 @@ def fit(
         context = Context(data=fold)
         stepper = _together(trainer.stepper)
         if resume is None:
-            starts = _starts(begin, trainer, potential, params, sized)
+            starts = _starts(seed, trainer, potential, params, sized)
             done, state = 0, _begin(stepper, begin, starts, context)
         else:
             done, state = resume
-        reached, seen = done, _watch(on_block)
         state, history = run(
             stepper,
             learn,
@@ -98,7 +97,7 @@ def fit(
             steps=max(trainer.steps - done, 0),
             start=done,
             block=block or _block(trainer, on_block),
-            on_block=seen,
+            on_block=_watch(on_block),
         )
         reached = done + (0 if history is None else len(history.pace))
         return _fitted(state, trainer, train, history, reached)

@@ -1,4 +1,4 @@
-"""Gradient training: any optax optimizer on any of energy, forces and stress, whole committees at once.
+"""Gradient training: any optimizer of optax, on any of energy, forces and stress.
 
     L = a_E <(ΔE/N u_E)²> + a_F <(ΔF/u_F)²> + a_S <(Δσ/u_S)²>
 
@@ -184,8 +184,8 @@ def gradient(
             changes = jax.tree.map(lambda leaf: (speed * leaf).astype(leaf.dtype), changes)
             moved = rebuild(optax.apply_updates(trained, changes))
             mean = jax.tree.map(lambda a, b: ema_decay * a + (1 - ema_decay) * b, average, moved)
-            some = sum(jnp.sum(share) for _, _, share in parts) > 0
-            return select(some, (moved, mean, after), carry), None
+            some = jnp.concatenate([share for _, _, share in parts])
+            return select(jnp.any(some > 0), (moved, mean, after), carry), None
 
         start_from = (state.params, state.average, state.optimizer)
         chosen = minibatches(key, fold, batch_size)
@@ -223,7 +223,7 @@ def _optimizers() -> dict[str, Any]:
 def _transformation(name, settings, learning_rate, clip) -> optax.GradientTransformationExtraArgs:
     known = _optimizers()
     if name not in known:
-        raise BadInput(f"optimizer: optax has no optimizer {name!r}{suggest(name, list(known))}")
+        raise BadInput(f"optimizer: optax has no optimizer {name!r}{suggest(name, known)}")
     taken = [key for key in inspect.signature(known[name]).parameters if key != "learning_rate"]
     for key, value in settings.items():
         if key not in taken:

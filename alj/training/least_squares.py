@@ -37,14 +37,24 @@ class Target(NamedTuple):
     force_factor: Float[Array, " batch"]
 
 
-class Linear(NamedTuple):
-    """The residuals linearized: `jacobian` in the dual form, `hessian` JᵀJ in the primal one."""
+class Dual(NamedTuple):
+    """Residuals linearized, row by row."""
 
-    residual: Float[Array, " rows"] | None
-    jacobian: Float[Array, "rows parameters"] | None
-    hessian: Float[Array, "parameters parameters"] | None
+    residual: Float[Array, " rows"]
+    jacobian: Float[Array, "rows parameters"]
     gradient: Float[Array, " parameters"]
     cost: Float[Array, ""]
+
+
+class Primal(NamedTuple):
+    """Residuals linearized, summed: `hessian` is JᵀJ, `gradient` Jᵀr, `cost` |r|²."""
+
+    hessian: Float[Array, "parameters parameters"]
+    gradient: Float[Array, " parameters"]
+    cost: Float[Array, ""]
+
+
+Linear = Dual | Primal
 
 
 def row_count(targets: tuple[Target, ...], quantities: tuple[str, ...]) -> int:
@@ -78,18 +88,21 @@ def linearize(
     dual: bool,
 ) -> Linear:
     """Linearize the residuals of all targets; `rebuild` turns parameters into params."""
-    pieces = []
+    summed, listed = [], []
     for target in targets:
-        pieces.append(_energy_rows(potential, parameters, rebuild, target))
+        listed.append(_energy_rows(potential, parameters, rebuild, target))
         if "forces" in quantities:
             rows = partial(_force_rows, potential, parameters, rebuild)
-            pieces.append(_stack(rows, target) if dual else _accumulate(rows, target))
+            if dual:
+                listed.append(_stack(rows, target))
+            else:
+                summed.append(_accumulate(rows, target))
     if not dual:
-        grams = [piece if isinstance(piece, Linear) else _gram(*piece) for piece in pieces]
-        return jax.tree.map(lambda *parts: sum(parts), *grams)
-    residual = jnp.concatenate([r for r, _ in pieces])
-    jacobian = jnp.concatenate([j for _, j in pieces])
-    return Linear(residual, jacobian, None, residual @ jacobian, _square(residual))
+        summed += [_gram(*pair) for pair in listed]
+        return jax.tree.map(lambda *parts: sum(parts), *summed)
+    residual = jnp.concatenate([r for r, _ in listed])
+    jacobian = jnp.concatenate([j for _, j in listed])
+    return Dual(residual, jacobian, residual @ jacobian, _square(residual))
 
 
 def direction(
@@ -100,7 +113,7 @@ def direction(
 ) -> Float[Array, " parameters"]:
     """The step d of the formulas above; NaN where the system is not positive definite."""
     total = penalty + damping
-    if linear.jacobian is None:
+    if isinstance(linear, Primal):
         matrix = linear.hessian + jnp.diag(total)
         factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
         return -jax.scipy.linalg.cho_solve(factor, linear.gradient + penalty * parameters)
@@ -113,7 +126,7 @@ def direction(
 
 def curvature(linear: Linear) -> Float[Array, " parameters"]:
     """The diagonal of JᵀJ."""
-    if linear.jacobian is None:
+    if isinstance(linear, Primal):
         return jnp.diagonal(linear.hessian)
     return jnp.sum(linear.jacobian**2, axis=0)
 
@@ -156,10 +169,12 @@ def _force_rows(potential, parameters, rebuild, target: Target):
     quantities = ("energy", "forces")
 
     def forces(parameters):
-        predicted = predict(
-            potential, quantities, rebuild(parameters), batch.structures, batch.neighbors, described
-        )
-        return predicted.forces
+        params = rebuild(parameters)
+        found = predict(
+            potential, quantities, params, batch.structures, batch.neighbors, described
+        ).forces
+        assert found is not None
+        return found
 
     if described is None:
         value, slopes = _jacobian(forces, parameters)
@@ -210,10 +225,10 @@ def _chunked(target: Target):
     count, atoms = target.batch.structures.species.shape
     largest = max(1, _CHUNK_ROWS // (3 * atoms))
     size = max(n for n in range(1, min(count, largest) + 1) if count % n == 0)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), target)
+    return jax.tree.map(lambda leaf: leaf.reshape(count // size, size, *leaf.shape[1:]), target)
 
 
-def _accumulate(rows, target) -> Linear:
+def _accumulate(rows, target) -> Primal:
     """JᵀJ and Jᵀr summed over chunks, so that memory stays bounded."""
 
     def part(chunk):
@@ -233,5 +248,5 @@ def _stack(rows, target):
     return residual.ravel(), jacobian.reshape(-1, jacobian.shape[-1])
 
 
-def _gram(residual, jacobian) -> Linear:
-    return Linear(None, None, jacobian.T @ jacobian, residual @ jacobian, _square(residual))
+def _gram(residual, jacobian) -> Primal:
+    return Primal(jacobian.T @ jacobian, residual @ jacobian, _square(residual))

@@ -199,23 +199,23 @@ def levenberg_marquardt(
             value = jnp.where(jnp.isnan(before), jnp.nan, report.train_loss)
             report = report._replace(train_loss=value)
         else:
-            moved = one_by_one(key, state, fold, targets)
+            moved = one_by_one(minibatches(key, fold, batch_size), state, targets)
             pairs = zip(fold.batches, fold.described, strict=True)
             found = all_residuals(potential, quantities, moved.params, list(pairs))
             report = measure(found, fold, losses, weights, scale, moved.damping)
         return moved._replace(last=report), report
 
-    def one_by_one(key, state, fold, targets):
+    def one_by_one(chosen, state, targets):
         """Each minibatch makes a step and judges it; without training structures it makes none."""
 
         def body(state, chosen):
             some = tuple(
                 _part(target, *places) for target, places in zip(targets, chosen, strict=True)
             )
-            there = sum(jnp.sum(t.energy_factor) + jnp.sum(t.force_factor) for t in some) > 0
-            return select(there, attempt(state, some)[0], state), None
+            there = jnp.concatenate([t.energy_factor + t.force_factor for t in some])
+            return select(jnp.any(there > 0), attempt(state, some)[0], state), None
 
-        return jax.lax.scan(body, state, minibatches(key, fold, batch_size))[0]
+        return jax.lax.scan(body, state, chosen)[0]
 
     stepper, params_of = tracked(
         Stepper(init, step), lambda state: state.params, lambda state: state.last, patience

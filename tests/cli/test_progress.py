@@ -16,7 +16,7 @@ EVENTS = [
     {
         "event": "round", "round": 1, "labels": 21, "kept": 20, "failed": 1,
         "seconds": {"train": 9}, "test_mae_meV_per_atom": 12.3456,
-        "candidate_mae_meV_per_atom": None,
+        "candidate_mae_meV_per_atom": None, "validation_rmse_meV_per_atom": float("nan"),
     },
     {"event": "stage", "round": 2, "stage": "explore"},
 ]  # fmt: skip
@@ -47,6 +47,7 @@ def test_a_terminal_gets_one_panel_with_all_that_matters():
     for words in ("round", "2 of 4 · explore", "21 computed, 20 kept, 1 failed", "12.3", "elapsed"):
         assert words in text
     assert "round 0 of 5 done" not in text
+    assert "nan" not in text
 
 
 def test_quiet_is_silent():

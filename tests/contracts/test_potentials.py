@@ -83,9 +83,9 @@ def test_derivatives(case):
         strain[i, j] += 0.5 * sign * step
         strain[j, i] += 0.5 * sign * step
         deform = jnp.eye(3) + strain
-        return case(
-            s._replace(positions=s.positions @ deform, cell=s.cell @ deform), further=0.2
-        )[0]
+        return case(s._replace(positions=s.positions @ deform, cell=s.cell @ deform), further=0.2)[
+            0
+        ]
 
     slope = (moved(1) - moved(-1)) / (2 * step)
     np.testing.assert_allclose(-jnp.sum(forces * direction), slope, rtol=1e-5, atol=1e-7)

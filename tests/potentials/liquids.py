@@ -35,12 +35,12 @@ def liquid(seed: int, atoms: int = 12, species=(8,), cell=TRICLINIC, nearest=2.1
 def table(s: Structure, cutoff: float, capacity: int):
     """A neighbor table of fixed capacity, which must suffice."""
     size = TableSize(capacity, images_needed(np.asarray(s.cell), cutoff))
-    found = _table(s, cutoff, size)
+    found = compiled_table(s, cutoff, size)
     assert not bool(found.overflow)
     return found
 
 
-_table = jax.jit(neighbor_table, static_argnums=(1, 2))
+compiled_table = jax.jit(neighbor_table, static_argnums=(1, 2))
 
 
 def padded(s: Structure, atoms: int) -> Structure:

@@ -1,0 +1,213 @@
+"""What every trainer must do: learn, in committees, with labels missing, and say when it failed."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.toys import take, toy_batch, toy_potential, without_labels
+
+from alj.stepping import run
+from alj.training import TRAINERS, Fold, NotFinite, fit
+from alj.training.descriptions import describe
+from alj.types import Context
+
+POTENTIAL = toy_potential()
+SETTINGS = {
+    "gradient": {"epochs": 12, "batch_size": 4, "learning_rate": 0.02, "precision": "float64"},
+    "levenberg_marquardt": {"steps": 12},
+}
+BATCH = toy_batch(14)
+
+
+@cache
+def trainer(name):
+    """One object per trainer: its identity is what the compiled step belongs to."""
+    builder = {made.__name__: made for made in TRAINERS}[name]
+    settings = SETTINGS.get(name, {})
+    return builder(POTENTIAL, members=3, energy_weight=1.0, force_weight=1.0, **settings)
+
+
+@cache
+def fitted(name):
+    """The reference training, with the states after each block."""
+    kept = {}
+
+    def keep(done, state, progress):
+        kept[done] = state
+
+    made = fit(
+        jax.random.key(1), trainer(name), POTENTIAL, None, (BATCH,), 14, on_block=keep, block=4
+    )
+    return made, kept
+
+
+def same(first, second):
+    """Whether two trees agree bit by bit."""
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+@pytest.fixture(params=[builder.__name__ for builder in TRAINERS])
+def name(request):
+    return request.param
+
+
+def test_builds_with_its_defaults():
+    for builder in TRAINERS:
+        assert builder(POTENTIAL).steps > 0
+
+
+def test_loss_falls_for_every_member(name):
+    history = fitted(name)[0].history
+    first = history.train_loss[np.isfinite(history.train_loss).argmax(axis=0), np.arange(3)]
+    assert history.train_loss.shape == (12, 3)
+    assert np.all(history.train_loss[-1] < 0.8 * first)
+    assert np.all(history.finite)
+
+
+def test_members_differ_and_the_best_has_the_lowest_loss(name):
+    made = fitted(name)[0]
+    weights = np.asarray(made.params["readout"]["weights"])
+    assert weights.shape == (3, 3)
+    assert np.all(np.std(weights, axis=0) > 0)
+    assert made.best == np.argmin(made.loss)
+
+
+def test_best_on_validation_is_the_best_of_the_history(name):
+    """The kept params, judged from outside by the potential itself, have the kept error."""
+    made = fitted(name)[0]
+    if name == "levenberg_marquardt":
+        assert np.allclose(made.loss, np.min(made.history.validation_loss, axis=0), rtol=1e-12)
+    else:
+        assert np.all(made.loss <= np.min(made.history.validation_loss, axis=0) * (1 + 1e-12))
+    described = jax.vmap(POTENTIAL.describe)(BATCH.structures, BATCH.neighbors)
+    evaluate = jax.vmap(jax.vmap(POTENTIAL.evaluate, (None, 0)), (0, None))
+    energies = jnp.sum(evaluate(made.params, described), axis=-1)
+    error = (np.asarray(energies) - np.asarray(BATCH.labels.energy)[None]) / 5
+    for member in range(3):
+        left_out = ~made.train[member]
+        assert 0 < left_out.sum() < 14
+        found = np.sqrt(np.mean(error[member, left_out] ** 2))
+        assert found == pytest.approx(made.error.energy[member], rel=1e-9)
+
+
+def test_resumed_with_uneven_blocks_is_bit_identical(name):
+    made, kept = fitted(name)
+    again = fit(
+        jax.random.key(1), trainer(name), POTENTIAL, None, (BATCH,), 14, resume=(4, kept[4]), block=3
+    )
+    assert again.steps == 12
+    assert same(made.params, again.params)
+    assert same(made.loss, again.loss)
+
+
+def test_structures_without_labels_count_for_nothing(name):
+    """Same result as with those rows absent: NaN reaches neither losses nor gradients."""
+    rows = [0, 1, 2, 3, 5, 6, 8]
+    some, holes = take(BATCH, rows), without_labels(take(BATCH, [*rows, 4, 7]), [7, 8])
+    few = fit(jax.random.key(2), trainer(name), POTENTIAL, None, (some,), 7)
+    more = fit(jax.random.key(2), trainer(name), POTENTIAL, None, (holes,), 9)
+    if name == "gradient":  # Shuffling knows the rows that are there: only the loss is the same.
+        first, second = few.history.train_loss[0], more.history.train_loss[0]
+        assert np.all(np.isfinite(more.history.train_loss))
+        assert np.allclose(first, second, rtol=0.5)
+    else:
+        for a, b in zip(jax.tree.leaves(few.params), jax.tree.leaves(more.params), strict=True):
+            assert np.allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_single_missing_labels_are_ignored(name):
+    """A force component and an energy without label leave everything finite."""
+    labels = BATCH.labels._replace(
+        energy=BATCH.labels.energy.at[0].set(jnp.nan),
+        forces=BATCH.labels.forces.at[1, 2, 0].set(jnp.nan),
+    )
+    made = fit(
+        jax.random.key(1), trainer(name), POTENTIAL, None, (BATCH._replace(labels=labels),), 14
+    )
+    assert np.all(made.finite)
+    assert np.all(np.isfinite(made.loss))
+
+
+def test_nan_is_reported(name):
+    """Atoms at NaN: the members are named, nothing is returned as if it were good."""
+    positions = BATCH.structures.positions.at[:, 0].set(jnp.nan)
+    broken = BATCH._replace(structures=BATCH.structures._replace(positions=positions))
+    with pytest.raises(NotFinite, match=r"0, 1, 2"):
+        fit(jax.random.key(1), trainer(name), POTENTIAL, None, (broken,), 14)
+
+
+def test_few_structures_train_all_members(name):
+    made = fit(jax.random.key(3), trainer(name), POTENTIAL, None, (take(BATCH, [0, 1, 2]),), 3)
+    assert np.all(made.train)
+    assert np.all(np.isnan(made.history.validation_error.energy))
+    assert np.std(np.asarray(made.params["readout"]["weights"])[:, 0]) > 0
+
+
+def test_growing_data_of_one_bucket_compile_once(name):
+    traces = []
+    base = trainer(name)
+
+    def counted(key, state, context):
+        traces.append(1)
+        return base.stepper.step(key, state, context)
+
+    watched = base._replace(stepper=base.stepper._replace(step=counted))
+    for count in (5, 6, 8):
+        some = take(BATCH, list(range(count)))
+        fit(jax.random.key(count), watched, POTENTIAL, None, (some,), count)
+    assert len(traces) == 1
+
+
+def test_warm_start_goes_on_from_the_params(name):
+    """Without a single step of training the params come back as they went in."""
+    made = fitted(name)[0]
+    warm = trainer(name)._replace(start="warm")
+    seen = []
+
+    def look(done, state, progress):
+        seen.append(progress.train_loss[0])
+        return True
+
+    fit(jax.random.key(9), warm, POTENTIAL, made.params, (BATCH,), 14, on_block=look, block=4)
+    cold = np.nanmin(np.where(np.isfinite(made.history.train_loss[:1]), 1.0, np.nan) * 1.0)
+    assert cold == 1.0 or np.isnan(cold)
+    assert np.all(seen[0] < np.nanmax(made.history.train_loss[:4], axis=0))
+
+
+def test_a_step_runs_alone_and_in_a_vmap(name):
+    """The stepper is written for one member; several in a vmap do the same to rounding."""
+    one = trainer(name)
+    described = describe(POTENTIAL, BATCH, one.quantities)
+    mask = jnp.ones(16, bool).at[14:].set(False)
+    fold = Fold((BATCH,), (described,), mask, jnp.zeros(16, bool))
+    starts = jax.vmap(POTENTIAL.init)(jax.random.split(jax.random.key(5), 2))
+    context = Context(data=fold)
+
+    def trained(start):
+        state = one.stepper.init(jax.random.key(6), start, context)
+        return one.params_of(one.stepper.step(jax.random.key(7), state, context)[0])
+
+    together = jax.jit(jax.vmap(trained))(starts)
+    first = jax.tree.map(lambda leaf: leaf[0], starts)
+    state = one.stepper.init(jax.random.key(6), first, context)
+    key = jax.random.key(7)
+    alone = jax.jit(one.stepper.step)(key, state, context)[0]
+    for a, b in zip(
+        jax.tree.leaves(together), jax.tree.leaves(one.params_of(alone)), strict=True
+    ):
+        assert np.allclose(a[0], b, rtol=1e-7, atol=1e-9)
+
+
+def test_the_driver_runs_a_trainer_like_any_stepper(name):
+    one = trainer(name)
+    mask = jnp.ones(16, bool).at[14:].set(False)
+    described = describe(POTENTIAL, BATCH, one.quantities)
+    context = Context(data=Fold((BATCH,), (described,), mask, jnp.zeros(16, bool)))
+    start = POTENTIAL.init(jax.random.key(5))
+    state = one.stepper.init(jax.random.key(6), start, context)
+    state, history = run(one.stepper, jax.random.key(7), state, context, steps=6)
+    assert history.train_loss.shape == (6,)
+    assert history.train_loss[-1] < history.train_loss[np.isfinite(history.train_loss).argmax()]
