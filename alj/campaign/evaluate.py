@@ -79,12 +79,16 @@ def parity(
     """Predicted beside reference values of what is labeled, for figures.
 
     `energy_reference`, `energy` (eV/atom) with `config_type` and `atoms` of the same structures;
-    `forces_reference`, `forces` (eV/Å, Cartesian components).
+    `forces_reference`, `forces` (eV/Å, Cartesian components); of a committee also `force_spread`
+    and `force_error` (eV/Å), lengths of the standard deviation and of the error of every atom.
     """
     prediction = prediction or predict(model, dataset)
     labeled = np.isfinite(dataset.energy)
     atoms = datasets.sizes(dataset)[labeled]
     known = np.isfinite(dataset.forces)
+    wrong = np.linalg.norm(prediction.forces - dataset.forces, axis=1)
+    spread = np.linalg.norm(prediction.forces_spread, axis=1)[np.isfinite(wrong)]
+    disputed = {"force_spread": spread, "force_error": wrong[np.isfinite(wrong)]}
     return {
         "energy_reference": dataset.energy[labeled] / atoms,
         "energy": prediction.energy[labeled] / atoms,
@@ -92,6 +96,7 @@ def parity(
         "forces": prediction.forces[known],
         "config_type": _config_types(dataset)[labeled],
         "atoms": atoms,
+        **(disputed if model.members > 1 else {}),
     }
 
 

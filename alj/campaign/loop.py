@@ -4,6 +4,7 @@ The only loop with effects. Whatever was finished before a crash is read back, s
 resumes, and ends as an undisturbed run would have ended.
 """
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from alj.arrays import split_named
 from alj.campaign import datasets, events, evidence, models
-from alj.campaign.evaluate import evaluate, parity
+from alj.campaign.evaluate import evaluate, parity, predict
 from alj.campaign.labels import content_hash, label_all
 from alj.campaign.ledger import Ledger
 from alj.campaign.plan import Plan, make_plan
@@ -228,15 +229,11 @@ def _finish(run: Run, state: RoundState, test) -> None:
     model = models.load(run.folder / "model")
     for name, data in (("test", test), ("train", state.data)):
         if datasets.count(data):
-            save_arrays(run.folder / "results" / f"{name}.npz", parity(model, data))
-            text = evaluate(model, data)
-            write_file(run.folder / "results" / f"{name}.json", _json(text))
-
-
-def _json(value: Any) -> bytes:
-    import json
-
-    return (json.dumps(value, indent=1) + "\n").encode()
+            predicted = predict(model, data)
+            arrays, errors = parity(model, data, predicted), evaluate(model, data, predicted)
+            save_arrays(run.folder / "results" / f"{name}.npz", arrays)
+            text = json.dumps(errors, indent=1) + "\n"
+            write_file(run.folder / "results" / f"{name}.json", text.encode())
 
 
 def _finished(store: FolderStore) -> int:

@@ -20,7 +20,7 @@ from alj.arrays import split_named
 from alj.campaign import datasets, events, models
 from alj.campaign.config import KEYS
 from alj.campaign.datasets import Dataset
-from alj.campaign.evaluate import parity, predict
+from alj.campaign.evaluate import parity
 from alj.campaign.loop import Outcome
 from alj.campaign.store import FolderStore, claim
 from alj.campaign.tables import save_arrays
@@ -326,13 +326,7 @@ def _write(plan: Plan, folder: Path, result: dict) -> dict[str, Any]:
     found = {}
     for name, part in plan.sets._asdict().items():
         if part is not None:
-            predicted = predict(model, part)
-            arrays = parity(model, part, predicted)
-            if model.members > 1:
-                wrong = np.linalg.norm(predicted.forces - part.forces, axis=1)
-                known = np.isfinite(wrong)
-                spread = np.linalg.norm(predicted.forces_spread, axis=1)
-                arrays |= {"force_spread": spread[known], "force_error": wrong[known]}
+            arrays = parity(model, part)
             save_arrays(folder / "results" / f"{name}.npz", arrays)
             errors = 1000 * np.asarray(arrays["energy"] - arrays["energy_reference"])
             found[name] = errors[np.isfinite(errors)]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from alj.arrays import bucket
-from alj.geometry.periodic import completed_cell, heights, images_needed, minimum_image
+from alj.geometry.periodic import heights, images_needed, minimum_image, reciprocal
 from alj.types import BadInput, Neighbors, Structure
 
 
@@ -116,7 +116,7 @@ def _near(structure, cutoff, offsets):
     """Which images lie within the cutoff, (atoms, atoms, offsets), and their shifts."""
     positions, species, cell = structure.positions, structure.species, structure.cell
     atoms = positions.shape[0]
-    inverse = jnp.linalg.inv(completed_cell(cell))
+    inverse = reciprocal(cell)
     nearest, base = minimum_image(positions[None, :] - positions[:, None], cell, inverse)
     vectors = nearest[:, :, None] + (offsets.astype(positions.dtype) @ cell)[None, None]
     squares = jnp.sum(vectors * vectors, axis=-1)

@@ -1,7 +1,7 @@
 """Periodic cells: heights, fractional coordinates, wrapping, volumes; triclinic, slabs and wires.
 
-The rows of a cell are lattice vectors. A zero row is a direction that does not repeat; for algebra
-it is replaced by a unit vector normal to the others, so that a slab's or a wire's cell inverts.
+The rows of a cell are lattice vectors. A zero row is a direction that does not repeat: fractional
+coordinates along it are 0, so that nothing is ever wrapped there.
 """
 
 import jax.numpy as jnp
@@ -14,46 +14,48 @@ def periodic_axes(cell: Float[Array, "3 3"]) -> Bool[Array, " 3"]:
     return jnp.any(cell != 0, axis=-1)
 
 
-def completed_cell(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """`cell` with its zero rows replaced by unit vectors normal to the remaining ones."""
-    periodic = periodic_axes(cell)
-    rows = [jnp.where(periodic[i], cell[i], 0.0) for i in range(3)]
-    for i in range(3):
-        rows[i] = jnp.where(periodic[i], rows[i], _normal(rows, i))
-    return jnp.stack(rows)
+def reciprocal(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    """The pseudo-inverse of the cell: `positions @ reciprocal(cell)` are fractional coordinates.
+
+    Columns of directions that do not repeat are zero. Written out by cofactors of the Gram matrix,
+    because a general matrix inverse of this size takes longer to compile than all the rest.
+    """
+    gram = _gram(cell)
+    a, b, c = gram
+    cofactors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
+    return cell.T @ (cofactors / jnp.dot(a, jnp.cross(b, c)))
 
 
 def fractional(positions: Float[Array, "*atoms 3"], cell: Float[Array, "3 3"]):
-    """Coordinates in units of the lattice vectors (Å along directions that do not repeat)."""
-    return positions @ jnp.linalg.inv(completed_cell(cell))
+    """Coordinates in units of the lattice vectors; 0 along directions that do not repeat."""
+    return positions @ reciprocal(cell)
 
 
 def heights(cell: Float[Array, "3 3"]) -> Float[Array, " 3"]:
     """Distances between opposite faces in Å; infinite along directions that do not repeat."""
-    inverse = jnp.linalg.inv(completed_cell(cell))
-    return jnp.where(periodic_axes(cell), 1.0 / jnp.linalg.norm(inverse, axis=0), jnp.inf)
+    steepness = jnp.sqrt(jnp.sum(reciprocal(cell) ** 2, axis=0))
+    periodic = periodic_axes(cell)
+    return jnp.where(periodic, 1.0 / jnp.where(periodic, steepness, 1.0), jnp.inf)
 
 
 def volume(cell: Float[Array, "3 3"]) -> Float[Array, ""]:
     """Volume in Å^3; of a slab its area times 1 Å, of a wire its length times 1 Å^2."""
-    return jnp.abs(jnp.linalg.det(completed_cell(cell)))
+    a, b, c = _gram(cell)
+    return jnp.sqrt(jnp.dot(a, jnp.cross(b, c)))
 
 
 def wrap(positions: Float[Array, " atoms 3"], cell: Float[Array, "3 3"]):
     """Positions moved into the cell along the directions that repeat."""
     whole = jnp.floor(fractional(positions, cell))
-    return positions - jnp.where(periodic_axes(cell)[None], whole, 0.0) @ cell
+    return positions - whole @ cell
 
 
 def minimum_image(vectors: Float[Array, "*shape 3"], cell: Float[Array, "3 3"], inverse):
     """Vectors reduced by rounding, and the shifts added: exact below half the smallest height.
 
-    `inverse` is that of the completed cell, taken as an argument because callers reuse it.
+    `inverse` is `reciprocal(cell)`, an argument because callers reuse it.
     """
-    whole = jnp.round(vectors @ inverse)
-    shifts = -whole * periodic_axes(cell).astype(whole.dtype).reshape(
-        (1,) * (whole.ndim - 1) + (3,)
-    )
+    shifts = -jnp.round(vectors @ inverse)
     return vectors + shifts @ cell, shifts.astype(jnp.int32)
 
 
@@ -70,15 +72,6 @@ def images_needed(cells: np.ndarray, cutoff: float) -> tuple[int, int, int]:
     return tuple(int(n) for n in np.maximum(needed, 0))
 
 
-def _normal(rows, i):
-    """Unit vector normal to the non-zero ones of the two other rows."""
-    a, b = rows[(i + 1) % 3], rows[(i + 2) % 3]
-    cross = jnp.cross(a, b)
-    area = jnp.linalg.norm(cross)
-    one = jnp.where(jnp.any(a != 0), a, b)
-    least = jnp.eye(3, dtype=a.dtype)[jnp.argmin(jnp.abs(one))]
-    side = jnp.cross(one, least)
-    length = jnp.linalg.norm(side)
-    axis = jnp.eye(3, dtype=a.dtype)[i]
-    single = jnp.where(length > 0, side / jnp.where(length > 0, length, 1.0), axis)
-    return jnp.where(area > 0, cross / jnp.where(area > 0, area, 1.0), single)
+def _gram(cell):
+    """Scalar products of the lattice vectors; a missing one counts as a normal of length 1."""
+    return cell @ cell.T + jnp.diag(jnp.where(periodic_axes(cell), 0.0, 1.0).astype(cell.dtype))

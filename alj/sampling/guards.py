@@ -7,7 +7,6 @@ labeling, since its label fills the hole. Without that target nothing is guarded
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alj.sampling.single_moves import Walker
@@ -21,17 +20,17 @@ class Guard(NamedTuple):
     restarts: Int[Array, "*batch"]
 
 
-def guard(walker: Walker) -> Guard:
-    """The guard of a walk that begins with an evaluated walker."""
-    return Guard(walker.structure.positions, walker.atomic, jnp.asarray(0))
+def guard(xp, walker: Walker) -> Guard:
+    """The guard of a walk that begins with an evaluated walker; `xp` is numpy or jax.numpy."""
+    return Guard(walker.structure.positions, walker.atomic, xp.asarray(0))
 
 
-def restarted(walker: Walker, guard: Guard, stopped, allowed) -> tuple[Walker, Guard]:
+def restarted(xp, walker: Walker, guard: Guard, stopped, allowed) -> tuple[Walker, Guard]:
     """The walker, put back to its origin where it was stopped and restarts are left."""
     again = stopped & (guard.restarts < allowed)
-    positions = jnp.where(again, guard.origin, walker.structure.positions)
+    positions = xp.where(again, guard.origin, walker.structure.positions)
     walker = walker._replace(
         structure=walker.structure._replace(positions=positions),
-        atomic=jnp.where(again, guard.atomic, walker.atomic),
+        atomic=xp.where(again, guard.atomic, walker.atomic),
     )
     return walker, guard._replace(restarts=guard.restarts + again)

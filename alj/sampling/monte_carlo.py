@@ -6,7 +6,6 @@ doi:10.1063/1.1699114. One step is a few cycles (a cycle attempts one move per a
 
 from typing import Literal, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alj.sampling import single_moves
@@ -92,29 +91,29 @@ def metropolis_mc(
     )
 
 
-def _begin(settings: Settings, walker: Walker) -> MonteCarloState:
-    length = jnp.asarray(settings.longest, walker.atomic.dtype)
-    return MonteCarloState(walker, length, jnp.asarray(0), guard(walker))
+def _begin(xp, settings: Settings, walker: Walker) -> MonteCarloState:
+    length = xp.asarray(settings.longest, walker.atomic.dtype)
+    return MonteCarloState(walker, length, xp.asarray(0), guard(xp, walker))
 
 
-def _limits(settings: Settings, state: MonteCarloState, floor) -> Limits:
+def _limits(xp, settings: Settings, state: MonteCarloState, floor) -> Limits:
     dtype = state.walker.atomic.dtype
     return Limits(
-        inverse_temperature=jnp.asarray(settings.inverse_temperature, dtype),
-        ceiling=jnp.asarray(jnp.inf, dtype),
+        inverse_temperature=xp.asarray(settings.inverse_temperature, dtype),
+        ceiling=xp.asarray(xp.inf, dtype),
         floor=floor,
-        minimum_distance=jnp.asarray(settings.minimum_distance, dtype),
+        minimum_distance=xp.asarray(settings.minimum_distance, dtype),
     )
 
 
-def _settle(settings: Settings, state: MonteCarloState, swept: Swept, limits: Limits):
-    energy = jnp.sum(swept.walker.atomic)
+def _settle(xp, settings: Settings, state: MonteCarloState, swept: Swept, limits: Limits):
+    energy = xp.sum(swept.walker.atomic)
     stopped = energy < limits.floor
-    nothing = jnp.full_like(energy, jnp.nan)
+    nothing = xp.full_like(energy, xp.nan)
     frame = Frame(swept.walker.structure, energy, swept.acceptance, nothing, stopped)
-    length = adapted(state.step_length, swept.acceptance, settings.target, settings.longest)
-    length = jnp.where(state.done < settings.adapting, length, state.step_length)
-    walker, watched = restarted(swept.walker, state.guard, stopped, settings.restarts)
+    length = adapted(xp, state.step_length, swept.acceptance, settings.target, settings.longest)
+    length = xp.where(state.done < settings.adapting, length, state.step_length)
+    walker, watched = restarted(xp, swept.walker, state.guard, stopped, settings.restarts)
     return MonteCarloState(walker, length, state.done + 1, watched), frame
 
 

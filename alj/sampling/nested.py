@@ -6,9 +6,9 @@ scale is visited, without a temperature. Loeffler et al., Mol. Syst. Des. Eng. 5
 doi:10.1039/c9me00184k; Nielsen, J. Chem. Phys. 139, 124104 (2013), doi:10.1063/1.4821761.
 """
 
+import math
 from typing import Literal, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alj.sampling import single_moves
@@ -68,7 +68,7 @@ def nested_mc(
     """
     check_moves(cycles, cycles_per_stage, step_A, target_acceptance)
     settings = Settings(
-        highest=jnp.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom,
+        highest=math.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom,
         minimum_distance=minimum_distance_A,
         longest=step_A,
         target=target_acceptance,
@@ -89,36 +89,36 @@ def nested_mc(
     )
 
 
-def _first_ceiling(settings: Settings, walker: Walker):
-    atoms = jnp.sum(walker.structure.species > 0)
+def _first_ceiling(xp, settings: Settings, walker: Walker):
+    atoms = xp.sum(walker.structure.species > 0)
     return (settings.highest * atoms).astype(walker.atomic.dtype)
 
 
-def _begin(settings: Settings, walker: Walker) -> NestedState:
-    length = jnp.asarray(settings.longest, walker.atomic.dtype)
-    return NestedState(walker, length, _first_ceiling(settings, walker), guard(walker))
+def _begin(xp, settings: Settings, walker: Walker) -> NestedState:
+    length = xp.asarray(settings.longest, walker.atomic.dtype)
+    return NestedState(walker, length, _first_ceiling(xp, settings, walker), guard(xp, walker))
 
 
-def _limits(settings: Settings, state: NestedState, floor) -> Limits:
+def _limits(xp, settings: Settings, state: NestedState, floor) -> Limits:
     dtype = state.walker.atomic.dtype
     return Limits(
-        inverse_temperature=jnp.asarray(0.0, dtype),
+        inverse_temperature=xp.asarray(0.0, dtype),
         ceiling=state.ceiling,
         floor=floor,
-        minimum_distance=jnp.asarray(settings.minimum_distance, dtype),
+        minimum_distance=xp.asarray(settings.minimum_distance, dtype),
     )
 
 
-def _settle(settings: Settings, state: NestedState, swept: Swept, limits: Limits):
-    energy = jnp.sum(swept.walker.atomic)
+def _settle(xp, settings: Settings, state: NestedState, swept: Swept, limits: Limits):
+    energy = xp.sum(swept.walker.atomic)
     stopped = energy < limits.floor
     frame = Frame(swept.walker.structure, energy, swept.acceptance, state.ceiling, stopped)
-    length = adapted(state.step_length, swept.acceptance, settings.target, settings.longest)
-    ceiling = jnp.minimum(state.ceiling, jnp.median(swept.energies))
-    walker, watched = restarted(swept.walker, state.guard, stopped, settings.restarts)
+    length = adapted(xp, state.step_length, swept.acceptance, settings.target, settings.longest)
+    ceiling = xp.minimum(state.ceiling, xp.median(swept.energies))
+    walker, watched = restarted(xp, swept.walker, state.guard, stopped, settings.restarts)
     again = watched.restarts > state.guard.restarts
-    ceiling = jnp.where(again, _first_ceiling(settings, walker), ceiling)
-    length = jnp.where(again, jnp.asarray(settings.longest, length.dtype), length)
+    ceiling = xp.where(again, _first_ceiling(xp, settings, walker), ceiling)
+    length = xp.where(again, xp.asarray(settings.longest, length.dtype), length)
     return NestedState(walker, length, ceiling, watched), frame
 
 

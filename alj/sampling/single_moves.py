@@ -73,14 +73,16 @@ class Swept(NamedTuple):
 class Rules(NamedTuple):
     """What distinguishes one Monte Carlo sampler from another, as pure functions of its settings.
 
-    begin: `(settings, walker) -> state`; a state has a `walker` and a `step_length`.
-    limits: `(settings, state, floor) -> Limits`.
-    settle: `(settings, state, swept, limits) -> (state, Frame)`.
+    Their first argument is jax.numpy within a compiled step, numpy around host code.
+
+    begin: `(xp, settings, walker) -> state`; a state has a `walker` and a `step_length`.
+    limits: `(xp, settings, state, floor) -> Limits`.
+    settle: `(xp, settings, state, swept, limits) -> (state, Frame)`.
     """
 
-    begin: Callable[[Any, Walker], Any]
-    limits: Callable[[Any, Any, Any], Limits]
-    settle: Callable[[Any, Any, Swept, Limits], tuple[Any, Any]]
+    begin: Callable[..., Any]
+    limits: Callable[..., Limits]
+    settle: Callable[..., tuple[Any, Any]]
 
 
 def moves(
@@ -109,12 +111,16 @@ def moves(
         return _host_moves(potential, rules, settings, cycles, longest_step_A)
 
     def init(key: Key, start: Walker, context: Context):
-        return rules.begin(settings, evaluated(potential, context.params, start, longest_step_A))
+        walker = evaluated(potential, context.params, start, longest_step_A)
+        return rules.begin(jnp, settings, walker)
 
     def step(key: Key, state, context: Context):
-        ready = _ready(rules, cycles, settings, key, state, context.targets)
-        swept = sweeps(potential, context.params, state.walker, *ready, longest_step_A)
-        return rules.settle(settings, state, swept, ready[1])
+        species = state.walker.structure.species
+        proposals = propose(key, species, cycles, state.step_length)
+        floor = floor_energy(jnp, context.targets, species, state.walker.atomic.dtype)
+        limits = rules.limits(jnp, settings, state, floor)
+        swept = sweeps(potential, context.params, state.walker, proposals, limits, longest_step_A)
+        return rules.settle(jnp, settings, state, swept, limits)
 
     def overflowed(state):
         return state.walker.table.overflow
@@ -130,49 +136,30 @@ def moves(
 
 
 def _host_moves(potential, rules, settings, cycles, longest_step_A):
-    """The same as host code: only the small functions around the moves are compiled by XLA."""
+    """The same as host code: only the random numbers are drawn by a compiled program."""
     radius = table_radius(potential, longest_step_A)
 
     def init(key: Key, start: Walker, context: Context):
+        start = jax.tree.map(np.asarray, start)
         atomic = host_energies(potential, context.params, start.structure, radius)
-        return jax.device_get(_begin(rules, settings, start._replace(atomic=atomic)))
+        return rules.begin(np, settings, start._replace(atomic=atomic))
 
     def step(key: Key, state, context: Context):
-        ready = jax.device_get(
-            _ready_compiled(rules, cycles, settings, key, state, context.targets)
-        )
+        walker = state.walker
+        species = walker.structure.species
+        proposals = jax.device_get(_proposed(key, species, cycles, state.step_length))
+        floor = floor_energy(np, context.targets, species, walker.atomic.dtype)
+        limits = rules.limits(np, settings, state, floor)
         structure, atomic, energies, accepted = host_sweeps(
-            potential, context.params, state.walker.structure, state.walker.atomic, *ready, radius
+            potential, context.params, walker.structure, walker.atomic, proposals, limits, radius
         )
-        walker = state.walker._replace(structure=structure, atomic=atomic)
-        swept = _swept(walker, energies, accepted)
-        return jax.device_get(_settle(rules, settings, state, swept, ready[1]))
+        swept = _swept(walker._replace(structure=structure, atomic=atomic), energies, accepted)
+        return rules.settle(np, settings, state, swept, limits)
 
     def place(structures: Structure) -> Walker:
         return _placed(structures, TableSize(1, (0, 0, 0)))
 
     return Stepper(init, step, host=True), place
-
-
-@partial(jax.jit, static_argnums=0)
-def _begin(rules, settings, walker):
-    return rules.begin(settings, walker)
-
-
-@partial(jax.jit, static_argnums=0)
-def _settle(rules, settings, state, swept, limits):
-    return rules.settle(settings, state, swept, limits)
-
-
-def _ready(rules, cycles, settings, key, state, targets):
-    """The random numbers and the limits of a step."""
-    (key,) = split_named(key, "moves")
-    species = state.walker.structure.species
-    floor = floor_energy(targets, species, state.walker.atomic.dtype)
-    return propose(key, species, cycles, state.step_length), rules.limits(settings, state, floor)
-
-
-_ready_compiled = partial(jax.jit, static_argnums=(0, 1))(_ready)
 
 
 def _placed(structures: Structure, size: TableSize) -> Walker:
@@ -187,17 +174,17 @@ def _placed(structures: Structure, size: TableSize) -> Walker:
     return Walker(structures, table, offsets, jnp.zeros((count, atoms), structures.positions.dtype))
 
 
-def floor_energy(targets, species: Int[Array, " atoms"], dtype) -> Float[Array, ""]:
+def floor_energy(xp, targets, species, dtype):
     """The energy in eV below which a walk is frozen, from `context.targets`; else -inf."""
     if targets is None or "floor_eV_per_atom" not in targets:
-        return jnp.asarray(-jnp.inf, dtype)
-    return (targets["floor_eV_per_atom"] * jnp.sum(species > 0)).astype(dtype)
+        return xp.asarray(-xp.inf, dtype)
+    return xp.asarray(targets["floor_eV_per_atom"] * xp.sum(species > 0), dtype)
 
 
-def adapted(length, acceptance, target, longest):
+def adapted(xp, length, acceptance, target, longest):
     """The step length moved toward the target acceptance, within [longest/100, longest]."""
-    factor = jnp.clip(acceptance / target, 0.5, 1.5)
-    return jnp.clip(length * factor, longest / 100, longest).astype(length.dtype)
+    factor = xp.clip(acceptance / target, 0.5, 1.5)
+    return xp.clip(length * factor, longest / 100, longest).astype(length.dtype)
 
 
 def check_moves(cycles: int, cycles_per_frame: int, step_A: float, target_acceptance: float):
@@ -228,12 +215,15 @@ def propose(key: Key, species: Int[Array, " atoms"], cycles: int, length) -> Pro
     Padded atoms are proposed too and never move.
     """
     atoms = species.shape[0]
-    order, move, dice = jax.random.split(key, 3)
+    order, move, dice = split_named(key, "order", "move", "dice")
     orders = jax.vmap(lambda k: jax.random.permutation(k, atoms))(jax.random.split(order, cycles))
     length = jnp.asarray(length)
     cube = jax.random.uniform(move, (cycles, atoms, 3), length.dtype, -1.0, 1.0)
     uniforms = jax.random.uniform(dice, (cycles, atoms), length.dtype)
     return Proposals(orders.astype(jnp.int32), length * cube, jnp.log(uniforms))
+
+
+_proposed = partial(jax.jit, static_argnums=2)(propose)
 
 
 def sweeps(

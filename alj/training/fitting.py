@@ -120,15 +120,27 @@ def _fold(trainer, potential, batches, train) -> Fold:
     )
     places = sum(batch.index.shape[0] for batch in batches)
     places = max(places, bucket(train.shape[1]))
+    labeled = _labeled(batches, trainer.quantities, places)[None]
     room = ((0, 0), (0, places - train.shape[1]))
     kept = tuple(
         batch if once is None else without_neighbors(batch)
         for batch, once in zip(batches, described, strict=True)
     )
     kept = jax.tree.map(jnp.asarray, kept)
-    return Fold(
-        kept, described, jnp.asarray(np.pad(train, room)), jnp.asarray(np.pad(~train, room))
-    )
+    masks = [jnp.asarray(np.pad(mask, room) & labeled) for mask in (train, ~train)]
+    return Fold(kept, described, *masks)
+
+
+def _labeled(batches, quantities, places):
+    """Which places of the data set have a label to learn from: others must not fill minibatches."""
+    found = np.zeros(places, bool)
+    for batch in batches:
+        labels, index = jax.device_get((batch.labels, batch.index))
+        fields = {"energy": labels.energy, "forces": labels.forces, "stress": labels.stress}
+        for name in quantities:
+            given = ~np.isnan(fields[name].reshape(len(index), -1)).all(axis=1)
+            found[index[given & (index >= 0)]] = True
+    return found
 
 
 @lru_cache(maxsize=64)

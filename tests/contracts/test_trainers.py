@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from training.toys import take, toy_batch, toy_potential, without_labels
 
-from alj.stepping import run
 from alj.training import TRAINERS, Fold, NotFinite, fit
 from alj.training.descriptions import describe
-from alj.types import Context
+from alj.types import BadInput, Context
 
 POTENTIAL = toy_potential()
 SETTINGS = {
@@ -96,7 +95,14 @@ def test_best_on_validation_is_the_best_of_the_history(name):
 def test_resumed_with_uneven_blocks_is_bit_identical(name):
     made, kept = fitted(name)
     again = fit(
-        jax.random.key(1), trainer(name), POTENTIAL, None, (BATCH,), 14, resume=(4, kept[4]), block=3
+        jax.random.key(1),
+        trainer(name),
+        POTENTIAL,
+        None,
+        (BATCH,),
+        14,
+        resume=(4, kept[4]),
+        block=8,
     )
     assert again.steps == 12
     assert same(made.params, again.params)
@@ -105,17 +111,11 @@ def test_resumed_with_uneven_blocks_is_bit_identical(name):
 
 def test_structures_without_labels_count_for_nothing(name):
     """Same result as with those rows absent: NaN reaches neither losses nor gradients."""
-    rows = [0, 1, 2, 3, 5, 6, 8]
-    some, holes = take(BATCH, rows), without_labels(take(BATCH, [*rows, 4, 7]), [7, 8])
+    some, holes = take(BATCH, list(range(7))), without_labels(take(BATCH, list(range(8))), [7])
     few = fit(jax.random.key(2), trainer(name), POTENTIAL, None, (some,), 7)
-    more = fit(jax.random.key(2), trainer(name), POTENTIAL, None, (holes,), 9)
-    if name == "gradient":  # Shuffling knows the rows that are there: only the loss is the same.
-        first, second = few.history.train_loss[0], more.history.train_loss[0]
-        assert np.all(np.isfinite(more.history.train_loss))
-        assert np.allclose(first, second, rtol=0.5)
-    else:
-        for a, b in zip(jax.tree.leaves(few.params), jax.tree.leaves(more.params), strict=True):
-            assert np.allclose(a, b, rtol=1e-6, atol=1e-8)
+    more = fit(jax.random.key(2), trainer(name), POTENTIAL, None, (holes,), 8)
+    for a, b in zip(jax.tree.leaves(few.params), jax.tree.leaves(more.params), strict=True):
+        assert np.allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 def test_single_missing_labels_are_ignored(name):
@@ -164,17 +164,16 @@ def test_growing_data_of_one_bucket_compile_once(name):
 def test_warm_start_goes_on_from_the_params(name):
     """Without a single step of training the params come back as they went in."""
     made = fitted(name)[0]
-    warm = trainer(name)._replace(start="warm")
-    seen = []
-
-    def look(done, state, progress):
-        seen.append(progress.train_loss[0])
-        return True
-
-    fit(jax.random.key(9), warm, POTENTIAL, made.params, (BATCH,), 14, on_block=look, block=4)
-    cold = np.nanmin(np.where(np.isfinite(made.history.train_loss[:1]), 1.0, np.nan) * 1.0)
-    assert cold == 1.0 or np.isnan(cold)
-    assert np.all(seen[0] < np.nanmax(made.history.train_loss[:4], axis=0))
+    idle = trainer(name)._replace(start="warm", steps=0)
+    again = fit(jax.random.key(9), idle, POTENTIAL, made.params, (BATCH,), 14)
+    assert same(made.params, again.params)
+    fresh = idle._replace(start="fresh")
+    assert not same(
+        made.params, fit(jax.random.key(9), fresh, POTENTIAL, made.params, (BATCH,), 14).params
+    )
+    with pytest.raises(BadInput, match="3 members, found 2"):
+        two = jax.tree.map(lambda leaf: leaf[:2], made.params)
+        fit(jax.random.key(9), idle, POTENTIAL, two, (BATCH,), 14)
 
 
 def test_a_step_runs_alone_and_in_a_vmap(name):
@@ -191,23 +190,6 @@ def test_a_step_runs_alone_and_in_a_vmap(name):
         return one.params_of(one.stepper.step(jax.random.key(7), state, context)[0])
 
     together = jax.jit(jax.vmap(trained))(starts)
-    first = jax.tree.map(lambda leaf: leaf[0], starts)
-    state = one.stepper.init(jax.random.key(6), first, context)
-    key = jax.random.key(7)
-    alone = jax.jit(one.stepper.step)(key, state, context)[0]
-    for a, b in zip(
-        jax.tree.leaves(together), jax.tree.leaves(one.params_of(alone)), strict=True
-    ):
+    alone = jax.jit(trained)(jax.tree.map(lambda leaf: leaf[0], starts))
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         assert np.allclose(a[0], b, rtol=1e-7, atol=1e-9)
-
-
-def test_the_driver_runs_a_trainer_like_any_stepper(name):
-    one = trainer(name)
-    mask = jnp.ones(16, bool).at[14:].set(False)
-    described = describe(POTENTIAL, BATCH, one.quantities)
-    context = Context(data=Fold((BATCH,), (described,), mask, jnp.zeros(16, bool)))
-    start = POTENTIAL.init(jax.random.key(5))
-    state = one.stepper.init(jax.random.key(6), start, context)
-    state, history = run(one.stepper, jax.random.key(7), state, context, steps=6)
-    assert history.train_loss.shape == (6,)
-    assert history.train_loss[-1] < history.train_loss[np.isfinite(history.train_loss).argmax()]

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.geometry import complete_cell
 from ase.neighborlist import neighbor_list
 from potentials.liquids import TRICLINIC, compiled_table, liquid, padded, structure
 
 from alj.geometry.environment import environment, environment_rows
 from alj.geometry.neighbors import TableSize, batch_tables, grown, table_size
 from alj.geometry.periodic import (
-    completed_cell,
     fractional,
     heights,
     images_needed,
@@ -46,7 +46,7 @@ def test_tables_equal_ase(name):
     assert not bool(tables.overflow)
     env = environment(s, tables, CUTOFF)
 
-    ase = Atoms(np.asarray(s.species), points, cell=completed_cell(s.cell))
+    ase = Atoms(np.asarray(s.species), points, cell=complete_cell(s.cell))
     ase.pbc = np.any(cell != 0, axis=1)
     centers, others, vectors = neighbor_list("ijD", ase, CUTOFF)
     for atom in range(atoms):

@@ -1,0 +1,127 @@
+"""Losses against plain NumPy, and descriptions computed once against everything computed anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.toys import toy_batch, toy_potential
+
+from alj.geometry.neighbors import batch_tables
+from alj.training.batching import enlarged
+from alj.training.descriptions import describe, predict_batch
+from alj.training.losses import (
+    Emphasis,
+    Prediction,
+    batch_residuals,
+    high_energy_weights,
+    loss,
+    root_mean_squares,
+    sums,
+    units,
+)
+
+BATCH = toy_batch(6)
+EVERYTHING = ("energy", "forces", "stress")
+
+
+def predicted(seed=3):
+    generator = np.random.default_rng(seed)
+    return Prediction(
+        jnp.asarray(generator.normal(size=6)),
+        jnp.asarray(generator.normal(size=(6, 5, 3))),
+        jnp.asarray(generator.normal(size=(6, 3, 3))),
+    )
+
+
+def with_holes():
+    labels = BATCH.labels._replace(
+        energy=BATCH.labels.energy.at[1].set(jnp.nan),
+        forces=BATCH.labels.forces.at[2, 0].set(jnp.nan).at[3].set(jnp.nan),
+        stress=BATCH.labels.stress.at[:5].set(jnp.nan),
+    )
+    return BATCH._replace(labels=labels, weights=jnp.asarray([1.0, 2.0, 3.0, 1.0, 0.5, 0.0]))
+
+
+def test_loss_equals_numpy_over_what_is_labeled():
+    batch, guess = with_holes(), predicted()
+    weights, scale = Emphasis(1.0, 0.3, 0.2), Emphasis(0.05, 2.0, 0.1)
+    total = sums(batch_residuals(guess, batch), batch.weights)
+    w = np.asarray(batch.weights)
+    energy = ((np.asarray(guess.energy) - np.asarray(batch.labels.energy)) / 5 / 0.05) ** 2
+    forces = ((np.asarray(guess.forces) - np.asarray(batch.labels.forces)) / 2.0) ** 2
+
+    def mean(values):
+        wide = np.broadcast_to(w.reshape((-1,) + (1,) * (values.ndim - 1)), values.shape)
+        known = ~np.isnan(values) & (wide > 0)
+        return np.sum((wide * values)[known]) / np.sum(wide[known])
+
+    # The only stress label belongs to a structure of weight 0: stress adds nothing.
+    expected = mean(energy) + 0.3 * mean(forces)
+    assert float(loss(total, weights, scale)) == pytest.approx(expected, rel=1e-12)
+    errors = root_mean_squares(total)
+    assert float(errors.energy) == pytest.approx(0.05 * np.sqrt(mean(energy)), rel=1e-12)
+    assert np.isnan(errors.stress)
+
+
+def test_missing_labels_do_not_poison_gradients():
+    batch = with_holes()
+
+    def value(energy, forces):
+        found = batch_residuals(Prediction(energy, forces, None), batch)
+        return loss(sums(found, batch.weights), Emphasis(1.0, 1.0, 1.0), Emphasis(1.0, 1.0, 1.0))
+
+    slopes = jax.grad(value, (0, 1))(predicted().energy, predicted().forces)
+    assert all(np.all(np.isfinite(slope)) for slope in slopes)
+    assert slopes[0][1] == 0 and np.all(slopes[1][3] == 0)
+    assert np.all(np.asarray(slopes[0])[[0, 2, 3, 4]] != 0)
+
+
+def test_padding_changes_no_loss():
+    batch, guess = with_holes(), predicted()
+    longer = enlarged(batch, 16)
+    padded = Prediction(*(jnp.pad(x, [(0, 10)] + [(0, 0)] * (x.ndim - 1)) for x in guess))
+    weights, scale = Emphasis(1.0, 0.3, 0.2), units((batch,))
+    values = [
+        float(loss(sums(batch_residuals(g, b), b.weights), weights, scale))
+        for g, b in ((guess, batch), (padded, longer))
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-14)
+
+
+def test_units_and_high_energy_weights():
+    energies = np.asarray(BATCH.labels.energy) / 5
+    scale = units((BATCH,), energy_limits=(1e-6, 10.0), force_limits=(1e-6, 10.0))
+    assert float(scale.energy) == pytest.approx(np.std(energies), rel=1e-10)
+    assert float(scale.forces) == pytest.approx(
+        np.sqrt(np.mean(np.asarray(BATCH.labels.forces) ** 2)), rel=1e-10
+    )
+    assert float(units((BATCH,), energy_limits=(0.5, 0.6)).energy) == 0.5
+    (factor,) = high_energy_weights((BATCH,), 0.01)
+    expected = 1 / np.sqrt(1 + ((energies - energies.min()) / 0.01) ** 2)
+    assert np.allclose(factor, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cutoff_images", [5.0, 2.6])
+def test_described_once_equals_described_anew(cutoff_images):
+    """Energy, forces and stress; in the small box atoms see several images of one neighbor."""
+    potential = toy_potential()
+    shrink = cutoff_images / 5.0
+    structures = BATCH.structures._replace(
+        positions=shrink * BATCH.structures.positions, cell=shrink * BATCH.structures.cell
+    )
+    batch = BATCH._replace(
+        structures=structures, neighbors=batch_tables(structures, potential.cutoff)
+    )
+    batch = enlarged(batch, 8)
+    params = potential.init(jax.random.key(0))
+    once = describe(potential, batch, EVERYTHING, "once")
+    assert once is not None and describe(potential, batch, EVERYTHING, "anew") is None
+
+    @jax.jit
+    def both(batch, once):
+        arguments = (potential, EVERYTHING, params, batch)
+        return predict_batch(*arguments, once), predict_batch(*arguments, None)
+
+    for quick, slow in zip(*both(batch, once), strict=True):
+        assert np.allclose(quick, slow, rtol=1e-10, atol=1e-11)
+        assert np.std(np.asarray(slow)[:6]) > 0
