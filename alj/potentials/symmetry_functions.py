@@ -104,7 +104,9 @@ def symmetry_functions(
         return jnp.concatenate(blocks).T
 
     pairs = len(species) * (len(species) + 1) // 2
-    return Descriptor(len(species) * len(radial) + pairs * len(angular), by_blocks(function), cutoff_A)
+    return Descriptor(
+        len(species) * len(radial) + pairs * len(angular), by_blocks(function), cutoff_A
+    )
 
 
 def fade(squares: Float[Array, "*shape"], cutoff: float) -> Float[Array, "*shape"]:

@@ -215,6 +215,8 @@ def _optimizers() -> dict[str, Any]:
     found = {}
     for name in dir(optax):
         value = getattr(optax, name)
+        if name.startswith(("_", "scale_by_")):
+            continue
         if inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters:
             found[name] = value
     return found

@@ -39,7 +39,6 @@ from alj.training.tracking import (
     rows,
     select,
     tracked,
-    unknown,
 )
 from alj.types import BadInput, Context, Key, Params, Potential, Stepper, Trainer
 
@@ -84,7 +83,7 @@ def levenberg_marquardt(
         steps: steps at most; with batches, passes over the data.
         members: networks trained together; their mean is the better potential.
         l2: penalty on the square of the parameters, against the sum over structures.
-        damping: the damping to begin with.
+        damping: the damping to begin with; with batches also the least.
         damping_growth: factor of the damping after a first rejected step; it doubles with each
             further one.
         damping_kind: metric of the damping; "automatic" begins with the identity and, where forces
@@ -122,6 +121,9 @@ def levenberg_marquardt(
     quantities = ("energy", "forces") if force_weight > 0 else ("energy",)
     weights = Emphasis(energy_weight, force_weight, 0.0)
 
+    # A small batch is fitted perfectly by ever longer steps, which forget all others.
+    least = _LEAST if batch_size is None else damping
+
     def scales(fold: Fold):
         found = units(fold.batches)
         return Emphasis(
@@ -129,6 +131,12 @@ def levenberg_marquardt(
             found.forces if force_unit_eV_per_A is None else force_unit_eV_per_A,
             found.stress,
         )
+
+    def report(params, fold: Fold, pace):
+        pairs = list(zip(fold.batches, fold.described, strict=True))
+        found = all_residuals(potential, quantities, params, pairs)
+        shares = _shares(fold, high_energy_weights(fold.batches, high_energy_scale_eV))
+        return measure(found, fold, shares, weights, scales(fold), pace)
 
     def init(key: Key, params: Params, context: Context) -> _State:
         pace = jnp.asarray(damping, float)
@@ -138,7 +146,7 @@ def levenberg_marquardt(
             jnp.asarray(damping_growth, float),
             jnp.asarray(damping_kind == "diagonal"),
             jnp.zeros((), jnp.int32),
-            unknown(damping),
+            report(params, context.data, damping),
         )
 
     def attempt(state: _State, targets: tuple[Target, ...]):
@@ -164,7 +172,6 @@ def levenberg_marquardt(
             moved._replace(params=select(accepted, params, state.params)),
             accepted,
             found,
-            before,
         )
 
     def regulated(state: _State, accepted, gain) -> _State:
@@ -172,7 +179,7 @@ def levenberg_marquardt(
         shrink = jnp.maximum(1.0 / 3.0, 1.0 - (2.0 * jnp.clip(gain, 0.0, 1.0) - 1.0) ** 3)
         factor = jnp.where(accepted, shrink, state.growth)
         growth = jnp.where(accepted, damping_growth, jnp.minimum(2.0 * state.growth, 1e6))
-        value = jnp.clip(state.damping * factor, _LEAST, _MOST)
+        value = jnp.clip(state.damping * factor, least, _MOST)
         stalled = jnp.where(value > _STALL, state.stalled + 1, 0)
         restart = stalled >= stall_steps
         change = restart & (damping_kind == "automatic") & ("forces" in quantities)
@@ -188,22 +195,15 @@ def levenberg_marquardt(
         scale = scales(fold)
         factors = high_energy_weights(fold.batches, high_energy_scale_eV)
         targets = _targets(fold, factors, weights, scale)
-        losses = tuple(
-            batch.weights * factor**2 for batch, factor in zip(fold.batches, factors, strict=True)
-        )
         if batch_size is None:
-            moved, accepted, found, before = attempt(state, targets)
-            report = measure(found, fold, losses, weights, scale, moved.damping)
-            report = select(accepted, report, state.last._replace(pace=moved.damping))
-            # A fit that begins at NaN accepts nothing; that must be seen.
-            value = jnp.where(jnp.isnan(before), jnp.nan, report.train_loss)
-            report = report._replace(train_loss=value)
+            moved, accepted, found = attempt(state, targets)
+            shares = _shares(fold, factors)
+            seen = measure(found, fold, shares, weights, scale, moved.damping)
+            seen = select(accepted, seen, state.last._replace(pace=moved.damping))
         else:
             moved = one_by_one(minibatches(key, fold, batch_size), state, targets)
-            pairs = zip(fold.batches, fold.described, strict=True)
-            found = all_residuals(potential, quantities, moved.params, list(pairs))
-            report = measure(found, fold, losses, weights, scale, moved.damping)
-        return moved._replace(last=report), report
+            seen = report(moved.params, fold, moved.damping)
+        return moved._replace(last=seen), seen
 
     def one_by_one(chosen, state, targets):
         """Each minibatch makes a step and judges it; without training structures it makes none."""
@@ -263,6 +263,12 @@ def _targets(fold, factors, weights, scale) -> tuple[Target, ...]:
             )
         )
     return tuple(targets)
+
+
+def _shares(fold, factors):
+    """Weights of the structures in the losses: the factors act on residuals, these on squares."""
+    pairs = zip(fold.batches, factors, strict=True)
+    return tuple(batch.weights * factor**2 for batch, factor in pairs)
 
 
 def _part(target, places, there):

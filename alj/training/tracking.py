@@ -160,14 +160,6 @@ def measure(
     )
 
 
-def unknown(pace: float) -> Progress:
-    """The report before anything was measured."""
-    nothing = Emphasis(*[jnp.asarray(jnp.nan)] * 3)
-    endless = jnp.asarray(jnp.inf)
-    yes = jnp.asarray(True)
-    return Progress(endless, endless, nothing, nothing, jnp.asarray(pace, float), yes, ~yes)
-
-
 def select(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
     """One of two trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

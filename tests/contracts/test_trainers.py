@@ -60,9 +60,8 @@ def test_builds_with_its_defaults():
 
 def test_loss_falls_for_every_member(name):
     history = fitted(name)[0].history
-    first = history.train_loss[np.isfinite(history.train_loss).argmax(axis=0), np.arange(3)]
     assert history.train_loss.shape == (12, 3)
-    assert np.all(history.train_loss[-1] < 0.8 * first)
+    assert np.all(history.train_loss[-1] < 0.8 * history.train_loss[0])
     assert np.all(history.finite)
 
 
@@ -77,10 +76,7 @@ def test_members_differ_and_the_best_has_the_lowest_loss(name):
 def test_best_on_validation_is_the_best_of_the_history(name):
     """The kept params, judged from outside by the potential itself, have the kept error."""
     made = fitted(name)[0]
-    if name == "levenberg_marquardt":
-        assert np.allclose(made.loss, np.min(made.history.validation_loss, axis=0), rtol=1e-12)
-    else:
-        assert np.all(made.loss <= np.min(made.history.validation_loss, axis=0) * (1 + 1e-12))
+    assert np.all(made.loss <= np.min(made.history.validation_loss, axis=0) * (1 + 1e-12))
     described = jax.vmap(POTENTIAL.describe)(BATCH.structures, BATCH.neighbors)
     evaluate = jax.vmap(jax.vmap(POTENTIAL.evaluate, (None, 0)), (0, None))
     energies = jnp.sum(evaluate(made.params, described), axis=-1)
@@ -171,8 +167,8 @@ def test_warm_start_goes_on_from_the_params(name):
     assert not same(
         made.params, fit(jax.random.key(9), fresh, POTENTIAL, made.params, (BATCH,), 14).params
     )
+    two = jax.tree.map(lambda leaf: leaf[:2], made.params)
     with pytest.raises(BadInput, match="3 members, found 2"):
-        two = jax.tree.map(lambda leaf: leaf[:2], made.params)
         fit(jax.random.key(9), idle, POTENTIAL, two, (BATCH,), 14)
 
 

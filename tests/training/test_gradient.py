@@ -15,7 +15,7 @@ BATCH = toy_batch(14)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "adma"}, "did you mean 'adam'"),
+        ({"optimizer": "adam_w"}, "did you mean 'adamw'"),
         ({"optimizer_settings": {"weight_decy": 1e-3}, "optimizer": "adamw"}, "'weight_decay'"),
         ({"optimizer_settings": {"b1": float("nan")}}, "finite number"),
         ({"learning_rate": -1.0}, "must be positive"),

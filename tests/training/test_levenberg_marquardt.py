@@ -86,7 +86,7 @@ def energies_only(form="automatic", steps=60, batch_size=None, members=2):
         split="all",
         form=form,
         batch_size=batch_size,
-        energy_unit_eV=0.1,
+        energy_unit_eV=0.005,
         force_unit_eV_per_A=0.5,
     )
     return fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14)
@@ -104,19 +104,13 @@ def test_scipy_finds_nothing_lower_nearby():
         return jax.vmap(POTENTIAL.evaluate, (None, 0))(rebuild(vector), described).sum(axis=1)
 
     def residuals(vector):
-        data = (np.asarray(predict(vector)) - np.asarray(BATCH.labels.energy)) / 5 / 0.1
+        data = (np.asarray(predict(vector)) - np.asarray(BATCH.labels.energy)) / 5 / 0.005
         return np.concatenate([data, np.sqrt(1e-4) * vector])
 
     here = np.sum(residuals(np.asarray(vector)) ** 2)
     best = scipy.optimize.least_squares(residuals, np.asarray(vector), method="lm", xtol=1e-12)
     assert 2 * best.cost > 0.98 * here
-    assert here < 0.2 * np.sum((np.asarray(BATCH.labels.energy) / 5 / 0.1) ** 2)
-
-
-def test_primal_and_dual_trainings_agree():
-    first, second = energies_only("primal", 5), energies_only("dual", 5)
-    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
-        assert np.allclose(a, b, rtol=1e-8, atol=1e-10)
+    assert here < 0.2 * np.sum((np.asarray(BATCH.labels.energy) / 5 / 0.005) ** 2)
 
 
 def test_forces_improve_forces():
@@ -126,7 +120,6 @@ def test_forces_improve_forces():
     def force_error(force_weight):
         trainer = levenberg_marquardt(POTENTIAL, steps=30, members=2, force_weight=force_weight)
         made = fit(jax.random.key(2), trainer, POTENTIAL, None, (train,), 8)
-        predict = jax.jit(jax.vmap(lambda s, n: energy_and_forces(POTENTIAL, params, s, n)))
         errors = []
         for member in range(2):
             params = jax.tree.map(lambda leaf: leaf[member], made.params)
@@ -147,9 +140,8 @@ def test_a_batch_of_everything_is_the_full_batch():
 def test_a_step_is_judged_on_its_own_batch():
     """Judged on another batch nearly every step would be refused and the fit would freeze."""
     made = energies_only("automatic", 20, 4)
-    losses = made.history.train_loss
-    assert np.all(losses[-1] < 0.3 * losses[0])
-    assert np.all(made.history.pace[-1] < 1e3)
+    assert np.all(made.loss < 0.2)
+    assert np.all(made.history.pace[-1] < 10.0)
 
 
 def test_a_stalled_fit_restarts_with_another_metric():

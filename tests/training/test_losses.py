@@ -72,7 +72,8 @@ def test_missing_labels_do_not_poison_gradients():
 
     slopes = jax.grad(value, (0, 1))(predicted().energy, predicted().forces)
     assert all(np.all(np.isfinite(slope)) for slope in slopes)
-    assert slopes[0][1] == 0 and np.all(slopes[1][3] == 0)
+    assert slopes[0][1] == 0
+    assert np.all(slopes[1][3] == 0)
     assert np.all(np.asarray(slopes[0])[[0, 2, 3, 4]] != 0)
 
 
@@ -115,7 +116,8 @@ def test_described_once_equals_described_anew(cutoff_images):
     batch = enlarged(batch, 8)
     params = potential.init(jax.random.key(0))
     once = describe(potential, batch, EVERYTHING, "once")
-    assert once is not None and describe(potential, batch, EVERYTHING, "anew") is None
+    assert once is not None
+    assert describe(potential, batch, EVERYTHING, "anew") is None
 
     @jax.jit
     def both(batch, once):
