@@ -151,6 +151,7 @@ def batches(
     count_bucket: bool = True,
     table: dict[int, TableSize] | None = None,
     at_most: int | None = None,
+    at_least: int = 1,
 ) -> tuple[Batch, ...]:
     """The data set as padded batches with neighbor tables reaching to `cutoff` (Å).
 
@@ -158,8 +159,8 @@ def batches(
     number of structures is rounded up to a bucket, so that a growing set rarely changes shape.
     `table` remembers the size of the neighbor table for each number of atoms and only ever grows:
     hand in the same dict again to keep shapes. `at_most` cuts groups into batches of so many
-    structures. `dtype` (default: JAX's float) is that of everything but the energies, which stay as
-    precise as JAX allows.
+    structures, `at_least` pads small ones to so many. `dtype` (default: JAX's float) is that of
+    everything but the energies, which stay as precise as JAX allows.
     """
     return tuple(
         stream(
@@ -170,6 +171,7 @@ def batches(
             count_bucket=count_bucket,
             table=table,
             at_most=at_most,
+            at_least=at_least,
         )
     )
 
@@ -183,6 +185,7 @@ def stream(
     count_bucket: bool = True,
     table: dict[int, TableSize] | None = None,
     at_most: int | None = None,
+    at_least: int = 1,
 ) -> Iterator[Batch]:
     """`batches` one after another, for sets that do not fit the device at once."""
     dtype = jnp.dtype(dtype or jnp.result_type(float))
@@ -192,7 +195,8 @@ def stream(
     for atoms in np.unique(padded).tolist():
         members = np.flatnonzero(padded == atoms)
         step = min(at_most or len(members), len(members))
-        rows = min(bucket(step), at_most or bucket(step)) if count_bucket else step
+        room = bucket(step, smallest=at_least)
+        rows = min(room, at_most or room) if count_bucket else step
         chunks = [members[start : start + step] for start in range(0, len(members), step)]
         for chunk in chunks:
             needed = table_size(_structures(dataset, chunk, (rows, atoms), dtype), cutoff)
@@ -202,6 +206,12 @@ def stream(
             weight = np.zeros(rows)
             weight[: len(chunk)] = weights[chunk]
             yield batch._replace(weights=jnp.asarray(weight, dtype))
+
+
+def roomy(dataset: Dataset, neighbors: int = 16) -> dict[int, TableSize]:
+    """Tables for `batches` with room for so many neighbors, so that a growing set keeps shapes."""
+    known = np.unique(padded_sizes(sizes(dataset))).tolist()
+    return {atoms: TableSize(neighbors, (0, 0, 0)) for atoms in known}
 
 
 def larger(one: TableSize, other: TableSize) -> TableSize:

@@ -65,7 +65,9 @@ def by_structure(function, potential, params, data: Dataset, cutoff: float):
     Per-atom results are padded with zeros to the largest structure.
     """
     rows: list = [None] * datasets.count(data)
-    for batch in datasets.batches(data, cutoff, at_most=CHUNK):
+    for batch in datasets.stream(
+        data, cutoff, at_most=CHUNK, at_least=CHUNK, table=datasets.roomy(data)
+    ):
         values = np.asarray(function(potential, params, batch.structures, batch.neighbors))
         for place, index in enumerate(np.asarray(batch.index)):
             if index >= 0:

@@ -24,6 +24,9 @@ from alj.stepping import run
 from alj.training import Fitted, fit
 from alj.types import Context, Key, Structure
 
+FEW_STRUCTURES = 32
+"""Smaller training sets are padded to so many: a set that grows compiles the fewer programs."""
+
 MOST_STOPPED = 4
 """Structures labeled in a round because a walk was stopped in a hole, at most."""
 
@@ -277,7 +280,13 @@ def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dat
 
 
 def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> RoundState:
-    batches = datasets.batches(state.data, plan.potential.cutoff, dtype=plan.dtype)
+    batches = datasets.batches(
+        state.data,
+        plan.potential.cutoff,
+        dtype=plan.dtype,
+        at_least=FEW_STRUCTURES,
+        table=datasets.roomy(state.data),
+    )
     fitted = fit(
         key,
         plan.trainer,

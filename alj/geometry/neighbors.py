@@ -55,7 +55,9 @@ def table_from_offsets(
     return Neighbors(indices, jnp.where(found[..., None], shifts, 0), overflow)
 
 
-def table_size(structures: Structure, cutoff: float, *, slack: float = 1.0) -> TableSize:
+def table_size(
+    structures: Structure, cutoff: float, *, slack: float = 1.0, smallest: int = 4
+) -> TableSize:
     """The bucketed size that holds a batch of structures (host; structures have a leading axis).
 
     `slack` > 1 leaves room for denser structures still to come. Raises BadInput where a structure
@@ -68,7 +70,7 @@ def table_size(structures: Structure, cutoff: float, *, slack: float = 1.0) -> T
             f"an atom has {count} neighbors within {cutoff} Å: expected at most {_ABSURD}; "
             "is the cell in Å, and not collapsed?"
         )
-    return TableSize(bucket(int(np.ceil(count * slack)), smallest=4), images)
+    return TableSize(bucket(int(np.ceil(count * slack)), smallest=smallest), images)
 
 
 def most_neighbors(

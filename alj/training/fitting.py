@@ -105,7 +105,7 @@ def fit(
 
 def _smallest(trainer):
     """Energies are cheap, compilations are not: small data sets share a bucket."""
-    return 32 if trainer.quantities == ("energy",) else 8
+    return 128 if trainer.quantities == ("energy",) else 8
 
 
 def _split(key, trainer, count):

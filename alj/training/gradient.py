@@ -142,7 +142,7 @@ def gradient(
         pairs = list(zip(fold.batches, fold.described, strict=True))
         found = all_residuals(potential, quantities, params, pairs)
         pace = learning_rate * rate(epoch)
-        return measure(found, fold, factors(fold), weights, units(fold.batches), pace)
+        return measure(found, fold, factors(fold), weights, units(fold.batches, quantities), pace)
 
     def init(key: Key, params: Params, context: Context) -> _State:
         epoch = jnp.zeros((), jnp.int32)
@@ -161,7 +161,7 @@ def gradient(
 
     def step(key: Key, state: _State, context: Context) -> tuple[_State, Progress]:
         fold: Fold = context.data
-        scale, shares = units(fold.batches), factors(fold)
+        scale, shares = units(fold.batches, quantities), factors(fold)
         speed = rate(state.epoch)
 
         def update(carry, chosen):

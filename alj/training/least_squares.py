@@ -68,14 +68,25 @@ def row_count(targets: tuple[Target, ...], quantities: tuple[str, ...]) -> int:
 
 def cost(found: tuple[Residuals, ...], targets: tuple[Target, ...]) -> Float[Array, ""]:
     """Sum of the squared residuals of those that train."""
-    return sum(
-        (
-            _square(_rows(target.energy_factor, residuals.energy))
-            + _square(_rows(target.force_factor, residuals.forces))
-            for residuals, target in zip(found, targets, strict=True)
-        ),
-        start=jnp.zeros(()),
-    )
+    total = jnp.zeros(())
+    for residuals, target in zip(found, targets, strict=True):
+        total = total + _square(_rows(target.energy_factor, residuals.energy))
+        if residuals.forces is not None:
+            total = total + _square(_rows(target.force_factor, residuals.forces))
+    return total
+
+
+def residual_rows(
+    found: tuple[Residuals, ...], targets: tuple[Target, ...]
+) -> Float[Array, " rows"]:
+    """The residuals as `Dual` lists them, those that do not train being 0."""
+    rows = []
+    for residuals, target in zip(found, targets, strict=True):
+        rows.append(_rows(target.energy_factor * residuals.has_energy, residuals.energy))
+        if residuals.forces is not None:
+            factor = jnp.where(residuals.has_forces, target.force_factor[:, None, None], 0.0)
+            rows.append(_rows(factor.reshape(-1), residuals.forces.reshape(-1)))
+    return jnp.concatenate(rows)
 
 
 def linearize(
@@ -183,6 +194,8 @@ def _force_rows(potential, parameters, rebuild, target: Target):
         slopes = _described_force_slopes(potential, parameters, rebuild, described)
     predicted = Prediction(jnp.zeros((1,)), value[None], None)
     found = batch_residuals(predicted, jax.tree.map(lambda leaf: leaf[None], batch))
+    assert found.forces is not None
+    assert found.has_forces is not None
     factor = jnp.where(found.has_forces[0], target.force_factor, 0.0).ravel()
     residual = jnp.where(factor > 0, factor * found.forces[0].ravel(), 0.0)
     return residual, jnp.where((factor > 0)[:, None], factor[:, None] * slopes, 0.0)

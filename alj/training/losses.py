@@ -30,15 +30,15 @@ class Prediction(NamedTuple):
 class Residuals(NamedTuple):
     """Prediction minus label, 0 where there is no label; `has_…` says where there is one.
 
-    `energy` eV per atom, `forces` eV/Å, `stress` eV/Å^3.
+    `energy` eV per atom, `forces` eV/Å, `stress` eV/Å^3; None for what was not predicted.
     """
 
     energy: Float[Array, "*batch"]
-    forces: Float[Array, "*batch atoms 3"]
-    stress: Float[Array, "*batch 3 3"]
+    forces: Float[Array, "*batch atoms 3"] | None
+    stress: Float[Array, "*batch 3 3"] | None
     has_energy: Bool[Array, "*batch"]
-    has_forces: Bool[Array, "*batch atoms 3"]
-    has_stress: Bool[Array, "*batch 3 3"]
+    has_forces: Bool[Array, "*batch atoms 3"] | None
+    has_stress: Bool[Array, "*batch 3 3"] | None
 
 
 class Emphasis(NamedTuple):
@@ -68,23 +68,18 @@ def residuals(prediction: Prediction, labels: Labels, structure: Structure) -> R
     real = structure.species > 0
     atoms = jnp.maximum(jnp.sum(real), 1)
     some = jnp.any(real)
-    has_energy = ~jnp.isnan(labels.energy) & some
-    has_forces = ~jnp.isnan(labels.forces) & real[:, None] & (prediction.forces is not None)
-    has_stress = ~jnp.isnan(labels.stress) & some & (prediction.stress is not None)
 
-    def difference(predicted, label, has):
-        if predicted is None:
-            return jnp.zeros_like(label)
-        return jnp.where(has, predicted - jnp.where(has, label, 0.0), 0.0)
+    def difference(predicted, label, there):
+        has = ~jnp.isnan(label) & there
+        return jnp.where(has, predicted - jnp.where(has, label, 0.0), 0.0), has
 
-    return Residuals(
-        difference(prediction.energy, labels.energy, has_energy) / atoms,
-        difference(prediction.forces, labels.forces, has_forces),
-        difference(prediction.stress, labels.stress, has_stress),
-        has_energy,
-        has_forces,
-        has_stress,
-    )
+    energy, has_energy = difference(prediction.energy, labels.energy, some)
+    forces = has_forces = stress = has_stress = None
+    if prediction.forces is not None:
+        forces, has_forces = difference(prediction.forces, labels.forces, real[:, None])
+    if prediction.stress is not None:
+        stress, has_stress = difference(prediction.stress, labels.stress, some)
+    return Residuals(energy / atoms, forces, stress, has_energy, has_forces, has_stress)
 
 
 def batch_residuals(predictions: Prediction, batch: Batch) -> Residuals:
@@ -93,27 +88,27 @@ def batch_residuals(predictions: Prediction, batch: Batch) -> Residuals:
 
 
 def sums(found: Residuals, weights: Float[Array, " batch"]) -> Sums:
-    """Sums over a batch; a structure of weight 0 does not count."""
+    """Sums over a batch; a structure of weight 0 does not count, nor what was not predicted."""
 
     def parts(values, has):
+        if values is None:
+            return 0.0, 0.0
         spread = weights.reshape((-1,) + (1,) * (values.ndim - 1)) * has
         counted = spread > 0
         squares = jnp.where(counted, values, 0.0) ** 2
         return jnp.sum(spread * squares), jnp.sum(spread)
 
-    energy, forces, stress = (
+    pairs = (
         parts(found.energy, found.has_energy),
         parts(found.forces, found.has_forces),
         parts(found.stress, found.has_stress),
     )
-    return Sums(
-        Emphasis(energy[0], forces[0], stress[0]), Emphasis(energy[1], forces[1], stress[1])
-    )
+    return Sums(*(Emphasis(*each) for each in zip(*pairs, strict=True)))
 
 
 def add(first: Sums, second: Sums) -> Sums:
     """Sums over two batches."""
-    return jax.tree.map(jnp.add, first, second)
+    return jax.tree.map(lambda a, b: a + b, first, second)
 
 
 def loss(total: Sums, weights: Emphasis, units: Emphasis) -> Float[Array, ""]:
@@ -130,16 +125,18 @@ def loss(total: Sums, weights: Emphasis, units: Emphasis) -> Float[Array, ""]:
 
 def root_mean_squares(total: Sums) -> Emphasis:
     """Errors in eV/atom, eV/Å and eV/Å^3; NaN where nothing is labeled."""
-    return Emphasis(
-        *(
-            jnp.where(count > 0, jnp.sqrt(square / jnp.where(count > 0, count, 1.0)), jnp.nan)
-            for square, count in zip(total.squares, total.counts, strict=True)
-        )
-    )
+
+    def root(square, count):
+        if isinstance(count, float):
+            return jnp.asarray(jnp.nan)
+        return jnp.where(count > 0, jnp.sqrt(square / jnp.where(count > 0, count, 1.0)), jnp.nan)
+
+    return Emphasis(*map(root, total.squares, total.counts))
 
 
 def units(
     batches: tuple[Batch, ...],
+    quantities: tuple[str, ...] = ("energy", "forces", "stress"),
     *,
     energy_limits: tuple[float, float] = (0.02, 0.15),
     force_limits: tuple[float, float] = (0.1, 2.0),
@@ -148,7 +145,8 @@ def units(
     """Units that the labels suggest: eV/atom, eV/Å, eV/Å^3, clipped to the limits.
 
     The standard deviation of the energy per atom, the root mean squares of forces and stress; a
-    few extreme structures must not set the scale, hence the limits.
+    few extreme structures must not set the scale, hence the limits. Quantities that are not asked
+    for get the largest.
     """
     total, first = NO_SUMS, jnp.zeros(())
     for batch in batches:

@@ -94,7 +94,7 @@ def energies_only(form="automatic", steps=60, batch_size=None, members=2):
 
 def test_scipy_finds_nothing_lower_nearby():
     """MINPACK, started where the training ended, agrees that this is the minimum."""
-    made = energies_only()
+    made = energies_only(steps=1000)
     params = jax.tree.map(lambda leaf: leaf[made.best], made.params)
     vector, rebuild = raveled(params)
     described = jax.vmap(POTENTIAL.describe)(BATCH.structures, BATCH.neighbors)
