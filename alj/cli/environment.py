@@ -9,12 +9,17 @@ from pathlib import Path
 def prepare() -> None:
     """Float64 on, one host device for each core, and compiled programs kept between runs.
 
+    XLA's own threads on CPUs are off: on few cores they were seen to wait for each other for ever.
     What the user has set in XLA_FLAGS or JAX_COMPILATION_CACHE_DIR stays.
     """
-    flag = "--xla_force_host_platform_device_count"
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    ours = {
+        "--xla_force_host_platform_device_count": str(cores()),
+        "--xla_cpu_multi_thread_eigen": "false",
+    }
     flags = os.environ.get("XLA_FLAGS", "")
-    if flag not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}={cores()}".strip()
+    added = [f"{flag}={value}" for flag, value in ours.items() if flag not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
     import jax
 
     jax.config.update("jax_enable_x64", True)

@@ -126,13 +126,22 @@ def direction(
     total = penalty + damping
     if isinstance(linear, Primal):
         matrix = linear.hessian + jnp.diag(total)
-        factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
-        return -jax.scipy.linalg.cho_solve(factor, linear.gradient + penalty * parameters)
+        return -_solved(matrix, linear.gradient + penalty * parameters)
     jacobian, origin = linear.jacobian, penalty * parameters / total
     matrix = (jacobian / total[None]) @ jacobian.T + jnp.eye(jacobian.shape[0], dtype=total.dtype)
-    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
-    inner = jax.scipy.linalg.cho_solve(factor, linear.residual - jacobian @ origin)
+    inner = _solved(matrix, linear.residual - jacobian @ origin)
     return -(inner @ jacobian) / total - origin
+
+
+@jax.custom_batching.sequential_vmap
+def _solved(matrix, right):
+    """Solution of a positive definite system; NaN where it is not.
+
+    One after the other under `vmap`: a batch of LAPACK calls waits in XLA's thread pool for tasks
+    of the same pool, which can deadlock where there are few cores.
+    """
+    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
+    return jax.scipy.linalg.cho_solve(factor, right)
 
 
 def curvature(linear: Linear) -> Float[Array, " parameters"]:
