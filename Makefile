@@ -11,7 +11,7 @@ quickstart: $(VENV)/.installed
 	$(RUN)/alj run configs/quickstart.yaml
 
 test: $(VENV)/.tested
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n 2
 
 lint: $(VENV)/.tested
 	$(RUN)/ruff check .

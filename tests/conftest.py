@@ -1,4 +1,4 @@
-"""Strict settings for every test: x64, no silent rank promotion, keys never reused, types checked."""
+"""Strict settings for every test: x64, explicit ranks, keys used once, checked types."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ os.environ.setdefault(
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 install_import_hook("alj", "beartype.beartype")
 

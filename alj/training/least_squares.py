@@ -83,7 +83,7 @@ def residual_rows(
     rows = []
     for residuals, target in zip(found, targets, strict=True):
         rows.append(_rows(target.energy_factor * residuals.has_energy, residuals.energy))
-        if residuals.forces is not None:
+        if residuals.forces is not None and residuals.has_forces is not None:
             factor = jnp.where(residuals.has_forces, target.force_factor[:, None, None], 0.0)
             rows.append(_rows(factor.reshape(-1), residuals.forces.reshape(-1)))
     return jnp.concatenate(rows)

@@ -1,6 +1,7 @@
 """Gradient training: names and settings of optimizers, averaging, schedules."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from training.toys import toy_batch, toy_potential
@@ -33,7 +34,7 @@ def test_every_kind_of_optimizer_is_found():
     assert all(gradient(POTENTIAL, optimizer=name).steps == 300 for name in names)
 
 
-def test_averaging_and_schedule():
+def test_averaging_schedule_and_missing_forces():
     """The rate falls to its fraction; with a clip of almost nothing the params hardly move."""
     trainer = gradient(
         POTENTIAL,
@@ -42,13 +43,19 @@ def test_averaging_and_schedule():
         learning_rate=0.1,
         final_rate_fraction=0.1,
         schedule="exponential",
+        force_weight=1.0,
+        stress_weight=0.1,
         ema_decay=0.9,
         gradient_clip=1e-9,
         members=2,
         precision="float32",
     )
-    made = fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14)
+    forces = BATCH.labels.forces.at[1, 2, 0].set(jnp.nan).at[4].set(jnp.nan)
+    batch = BATCH._replace(labels=BATCH.labels._replace(forces=forces))
+    made = fit(jax.random.key(1), trainer, POTENTIAL, None, (batch,), 14)
     assert np.allclose(made.history.pace[:, 0], 0.1 * 0.1 ** (np.arange(5) / 4), rtol=1e-6)
     assert made.params["body"]["weights"].dtype == np.float32
     losses = made.history.train_loss
     assert np.allclose(losses, losses[:1], rtol=1e-4)
+    assert np.all(np.isfinite(made.error.forces))
+    assert np.all(np.isfinite(made.error.stress))
