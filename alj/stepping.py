@@ -64,9 +64,11 @@ def batched(stepper: Stepper) -> Stepper:
         return every(stepper.step, key, states, context)
 
     def overflowed(states):
+        assert stepper.overflowed is not None
         return jnp.any(jax.vmap(stepper.overflowed)(states))
 
-    return Stepper(init, step, stepper.overflowed and overflowed, stepper.grow, stepper.host)
+    watched = overflowed if stepper.overflowed is not None else None
+    return Stepper(init, step, watched, stepper.grow, stepper.host)
 
 
 _GROWTHS = 8

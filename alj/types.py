@@ -7,6 +7,7 @@ a Protocol. Units inside the package: eV, Å, amu, elementary charges, kelvin at
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Key = PRNGKeyArray
@@ -256,7 +257,7 @@ class Selector(NamedTuple):
     `count` is how many it is configured to choose in a round.
     """
 
-    choose: Callable[[Key, Evidence, int], Int[Array, " count"]]
+    choose: Callable[[Key, Evidence, int], Int[np.ndarray, " count"]]
     needs: tuple[str, ...] = ()
     count: int = 10
 

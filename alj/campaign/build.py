@@ -1,6 +1,7 @@
 """Starting structures built in code: random packings, minimized with the reference engine."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,14 +45,14 @@ def random_start(
     mass = float(atomic_masses[number]) if mass_amu is None else mass_amu
     length = (atoms / number_density(density_g_per_cc, mass)) ** (1.0 / 3.0)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32))
-    start = Structure(
-        positions=_packed(generator, atoms, length, minimum_distance_A),
-        species=np.full(atoms, number, np.int32),
-        cell=length * np.eye(3),
-        charge=np.zeros((), np.int32),
-        multiplicity=np.zeros((), np.int32),
-    )
-    return minimized(start, labeler, minimization_steps)
+    fields: dict[str, Any] = {
+        "positions": _packed(generator, atoms, length, minimum_distance_A),
+        "species": np.full(atoms, number, np.int32),
+        "cell": length * np.eye(3),
+        "charge": np.zeros((), np.int32),
+        "multiplicity": np.zeros((), np.int32),
+    }
+    return minimized(Structure(**fields), labeler, minimization_steps)
 
 
 def minimized(start: Structure, labeler: Labeler, steps: int) -> tuple[Structure, int]:

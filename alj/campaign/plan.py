@@ -311,7 +311,7 @@ def _start(data: DataSettings, labeler: Labeler, key: Key):
         )  # fmt: skip
         species = tuple(sorted({int(z) for z in np.asarray(unminimized.species)}))
         return lambda: build.random_start(labeler, seed, **settings), species
-    path = data.start or data.initial
+    path = data.start or data.initial or ""
     given, _ = datasets.read(path, labels="ignored")
     species = tuple(sorted({int(z) for z in given.species}))
     return lambda: (datasets.structure(given, 0), 0), species

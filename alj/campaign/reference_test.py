@@ -35,7 +35,7 @@ def reference_test(key: Key, entries: list[dict], labeler: Labeler, start: Struc
         walks = make_walks(spec, potential, f"data.reference_test[{number}]")
         frames = explore(jax.random.fold_in(key, number), walks, params, datasets.empty(), start)
         structures = _spread(frames, walks)
-        answers = labeler.label_many(structures)
+        answers = [labeler.label(structure) for structure in structures]
         name = walks.settings.config_type or walks.name
         info = [{"config_type": name}] * len(structures)
         data = datasets.append(data, structures, answers, info)

@@ -133,11 +133,11 @@ def judge(errors: np.ndarray, walks: list) -> dict:
     if not known.any():
         nothing = float("nan")
         return dict.fromkeys(_JUDGED, nothing)
-    errors, walks = 1000 * errors[known], np.asarray(walks)[known]
+    errors, origin = 1000 * errors[known], np.asarray(walks)[known]
     centered = errors.copy()
-    for walk in np.unique(walks):
-        centered[walks == walk] -= errors[walks == walk].mean()
-    free = max(len(errors) - len(np.unique(walks)), 1)
+    for walk in np.unique(origin):
+        centered[origin == walk] -= errors[origin == walk].mean()
+    free = max(len(errors) - len(np.unique(origin)), 1)
     values = (np.abs(errors).mean(), errors.mean(), np.sqrt(np.sum(centered**2) / free))
     return dict(zip(_JUDGED, map(float, values), strict=True))
 

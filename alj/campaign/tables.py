@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from alj.campaign.store import write_file
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the arrays; strings become fixed-width. Raises DiskFull."""
     buffer = BytesIO()
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
-    np.savez_compressed(
-        buffer, **{n: a.astype(str) if a.dtype == object else a for n, a in plain.items()}
-    )
+    plain: dict[str, Any] = {}
+    for name, array in arrays.items():
+        column = np.asarray(array)
+        plain[name] = column.astype(str) if column.dtype == object else column
+    np.savez_compressed(buffer, **plain)
     write_file(path, buffer.getvalue())

@@ -69,7 +69,8 @@ def images_needed(cells: np.ndarray, cutoff: float) -> tuple[int, int, int]:
     # columns of the pseudo-inverse are 1/height long, and zero where a direction does not repeat
     steepness = np.linalg.norm(np.linalg.pinv(cells), axis=-2).max(axis=0)
     needed = np.ceil(cutoff * steepness - 0.5000005)
-    return tuple(int(n) for n in np.maximum(needed, 0))
+    first, second, third = (int(n) for n in np.maximum(needed, 0))
+    return first, second, third
 
 
 def _gram(cell):

@@ -5,6 +5,7 @@ at the boundary. A committee is the same potential whose params have one more le
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,8 @@ def local(
     `describe` and `evaluate` split `atomic` where a part of it has no parameters (a descriptor).
     Without `init` the potential is classical: all parts of its params are empty.
     """
-    describe = describe or (lambda env: env)
-    evaluate = evaluate or atomic
+    described: Callable[[Environment], Any] = describe or (lambda env: env)
+    evaluated: Callable[[Params, Any], Float[Array, " atoms"]] = evaluate or atomic
 
     def masked(species_of, energies):
         return jnp.where(species_of > 0, energies, 0.0)
@@ -49,13 +50,13 @@ def local(
         return environment_energies(params, environment(structure, neighbors, cutoff))
 
     def describe_environment(env):
-        return env.species, describe(env)
+        return env.species, described(env)
 
     def describe_structure(structure, neighbors):
         return describe_environment(environment(structure, neighbors, cutoff))
 
     def evaluate_description(params, description):
-        return masked(description[0], evaluate(params, description[1]))
+        return masked(description[0], evaluated(params, description[1]))
 
     return Potential(
         init=init or (lambda key: {part: {} for part in PARTS}),
@@ -205,7 +206,7 @@ def sum_of(*potentials: Potential) -> Potential:
     def added(name):
         def total(params, *arguments):
             parts = zip(potentials, split(params), strict=True)
-            return sum(getattr(p, name)(part, *arguments) for p, part in parts)
+            return _added([getattr(p, name)(part, *arguments) for p, part in parts])
 
         return total
 
@@ -214,12 +215,12 @@ def sum_of(*potentials: Potential) -> Potential:
 
     def evaluate(params, descriptions):
         parts = zip(potentials, split(params), descriptions, strict=True)
-        return sum(p.evaluate(part, description) for p, part, description in parts)
+        return _added([p.evaluate(part, description) for p, part, description in parts])
 
     def describe_environment(env):
-        return tuple(p.describe_environment(env) for p in potentials)
+        return tuple(p.describe_environment(env) for p in potentials if p.describe_environment)
 
-    hops = [p.hops for p in potentials]
+    hops = [p.hops for p in potentials if p.hops is not None]
     by_rows = all(p.environment_energies is not None for p in potentials)
     known = [set(p.species) for p in potentials if p.species]
     return Potential(
@@ -229,8 +230,15 @@ def sum_of(*potentials: Potential) -> Potential:
         describe=describe,
         evaluate=evaluate,
         cutoff=max(p.cutoff for p in potentials),
-        hops=None if None in hops else max(hops),
+        hops=max(hops) if len(hops) == len(potentials) else None,
         species=tuple(sorted(set.intersection(*known))) if known else (),
         environment_energies=added("environment_energies") if by_rows else None,
         describe_environment=describe_environment if by_rows else None,
     )
+
+
+def _added(terms: list[Array]) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

@@ -103,7 +103,8 @@ _recent: list = [(None, None, None, None)]
 def _kernel(potential: Potential, params: Params):
     """The potential's kernel with its arrays, kept for the params that were used last."""
     owner, given, kernel, arrays = _recent[0]
-    if owner is not potential.kernel or given is not params:
+    if kernel is None or owner is not potential.kernel or given is not params:
+        assert potential.kernel is not None
         kernel = potential.kernel()
         arrays = kernel.arrays(jax.tree.map(np.asarray, params))
         _recent[0] = (potential.kernel, params, kernel, arrays)

@@ -203,6 +203,7 @@ def evaluated(
     potential: Potential, params: Params, walker: Walker, longest_step_A: float
 ) -> Walker:
     """The walker with its table and atomic energies computed (at the start, or after a jump)."""
+    assert potential.environment_energies is not None
     table = _table(potential, walker, longest_step_A)
     rows = environment(walker.structure, table, potential.cutoff)
     energies = potential.environment_energies(params, rows)
@@ -260,6 +261,7 @@ def _table(potential, walker, longest_step_A):
 
 def _cycle(potential, params, walker, proposals, limits, longest_step_A):
     table = _table(potential, walker, longest_step_A)
+    assert potential.environment_energies is not None
     capacity = table.indices.shape[-1]
     structure, atoms = walker.structure, walker.structure.species.shape[0]
     cell, cutoff = structure.cell, potential.cutoff

@@ -22,7 +22,7 @@ def evenly_spaced(coordinate: np.ndarray, count: int) -> np.ndarray:
     Each of `count` equidistant targets, the ends included, takes the nearest point that is left.
 
     >>> evenly_spaced(np.array([0.0, 0.1, 0.2, 9.0, 10.0]), 3).tolist()
-    [0, 2, 4]
+    [0, 3, 4]
     """
     count = min(count, len(coordinate))
     targets = np.linspace(np.min(coordinate), np.max(coordinate), count) if count else []

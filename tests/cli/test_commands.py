@@ -238,9 +238,10 @@ def test_a_bug_is_not_disguised(alj, monkeypatch):
 
 def test_what_the_user_set_in_the_environment_stays(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=7")
+    theirs = "--xla_force_host_platform_device_count=7 --xla_cpu_multi_thread_eigen=true"
+    monkeypatch.setenv("XLA_FLAGS", theirs)
     environment.prepare()
-    assert os.environ["XLA_FLAGS"] == "--xla_force_host_platform_device_count=7"
+    assert os.environ["XLA_FLAGS"] == theirs
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     environment.prepare()
     assert os.environ["XLA_FLAGS"].startswith("--xla_cpu_enable_fast_math=false --xla_force_host")

@@ -43,9 +43,9 @@ def recomputed(potential, params, frames):
 @pytest.mark.parametrize("engine", ["host", "jax"])
 def test_local_differences_equal_full_recomputation(data_folder, engine):
     potential = ml_bop((8,))
-    sampler = metropolis_mc(potential, cycles=100, cycles_per_frame=5, engine=engine)
+    sampler = metropolis_mc(potential, cycles=48, cycles_per_frame=4, engine=engine)
     frames = walked(sampler, potential, water(data_folder, 0, 9))
-    # 100 cycles of 108 moves and two walkers: more than 10⁴ moves each, one cell triclinic.
+    # 48 cycles of 108 moves and two walkers: more than 10⁴ moves, one cell triclinic.
     assert 0.2 < frames.acceptance.mean() < 0.95
     full = recomputed(potential, potential.init(jax.random.key(1)), frames)
     np.testing.assert_allclose(frames.energy, full, atol=1e-8, rtol=0)
@@ -54,9 +54,7 @@ def test_local_differences_equal_full_recomputation(data_folder, engine):
 def test_both_engines_walk_the_same_path(data_folder):
     potential = ml_bop((8,))
     both = [
-        walked(
-            nested_mc(potential, cycles=40, engine=engine), potential, water(data_folder, 0, 4, 9)
-        )
+        walked(nested_mc(potential, cycles=8, engine=engine), potential, water(data_folder, 0, 9))
         for engine in ("host", "jax")
     ]
     np.testing.assert_allclose(both[0].energy, both[1].energy, atol=1e-10, rtol=0)
