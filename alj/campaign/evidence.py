@@ -9,8 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
-from alj.potentials import combine
-from alj.types import Evidence, Params, Potential
+from alj.types import Context, Evidence, Params, Potential
+from alj.uncertainty import force_spread
 
 CHUNK = 32
 """Structures described at once; bounds memory."""
@@ -109,11 +109,8 @@ def _features(potential, params, structures, neighbors):
 
 @partial(jax.jit, static_argnums=0)
 def _force_spreads(potential, params, structures, neighbors):
-    def one(structure, table):
-        _, forces = combine.member_energies_and_forces(potential, params, structure, table)
-        return jnp.linalg.norm(combine.spread(forces), axis=-1)
-
-    return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=4)
+    doubt, context = force_spread(potential), Context(params=params)
+    return jax.lax.map(lambda pair: doubt(context, *pair), (structures, neighbors), batch_size=4)
 
 
 @partial(jax.jit, static_argnums=0)
