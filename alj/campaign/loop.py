@@ -15,6 +15,7 @@ import numpy as np
 
 from alj.arrays import split_named
 from alj.campaign import datasets, events, evidence, models
+from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.evaluate import evaluate, parity, predict
 from alj.campaign.labels import content_hash, label_all
 from alj.campaign.ledger import Ledger
@@ -288,6 +289,7 @@ def check(config: dict) -> list[str]:
     """Build everything, label the start, and forecast: lines for `alj check`. Raises BadInput."""
     plan = make_plan(config)
     start, calls = plan.start()
+    check_cutoff([start], plan.potential.cutoff)
     began = time.monotonic()
     try:
         labels = plan.labeler.label(start)

@@ -16,6 +16,7 @@ import numpy as np
 
 from alj.arrays import split_named
 from alj.campaign import build, datasets, evidence
+from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
 from alj.campaign.plan import Plan, Walks
 from alj.campaign.trees import storable
@@ -65,6 +66,7 @@ class Pool(NamedTuple):
 def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
     """The state before the first round; trains at once where labeled data are given."""
     start, calls = plan.start()
+    check_cutoff([start], plan.potential.cutoff)
     memory = {"start_labels": calls, "scatter": [], "without_news": 0}
     state = RoundState(0, None, data, start, memory)
     return _trained(key, state, plan, None) if datasets.count(data) else state

@@ -19,6 +19,7 @@ from alj import registry
 from alj.arrays import split_named
 from alj.campaign import datasets, events, models
 from alj.campaign.config import KEYS
+from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import parity
 from alj.campaign.loop import Outcome
@@ -125,6 +126,7 @@ def make_plan(config: dict) -> Plan:
     sets, notes = _read(settings, resolved["seed"])
     species = tuple(sorted({int(number) for number in sets.train.species}))
     potential = registry.build(POTENTIALS, resolved["potential"], species, where="potential")
+    check_cutoff(datasets.structures(sets.train), potential.cutoff)
     trainer = registry.build(TRAINERS, resolved["trainer"], potential, where="trainer")
     return Plan(resolved, potential, trainer, sets, species, notes)
 

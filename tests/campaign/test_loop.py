@@ -143,6 +143,14 @@ def test_check_labels_one_structure_and_forecasts():
     assert any("labels" in line for line in lines)
 
 
+def test_a_cutoff_without_neighbors_is_refused(tmp_path):
+    blind = {**CONFIG, "potential": {"name": "behler_parrinello", "cutoff_A": 0.5}}
+    with pytest.raises(BadInput, match="no atom has a neighbor"):
+        check(blind)
+    with pytest.raises(BadInput, match="no atom has a neighbor"):
+        run_campaign(blind, tmp_path / "blind")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
