@@ -170,7 +170,7 @@ def _record(run: Run, index: int, chosen: Proposal, answers: list, judged: dict)
         index,
         [content_hash(run.plan.labeler, s) for s in structures],
         origins=[info["origin"] for info in chosen.chosen.info],
-        scores=np.abs(np.nan_to_num(judged["errors"], nan=-1.0)).tolist(),
+        scores=np.abs(judged["errors"]).tolist(),  # NaN (nothing predicted, or no label) is NULL
         model=f"{index:03d}",
         kept=kept.tolist(),
         why=["kept" if k else "failed or predicted well" for k in kept],
