@@ -1,17 +1,21 @@
 # make quickstart    a virtual environment in .venv, and water that teaches itself (minutes)
 # make test          the default tests
+# make slow          the tests that take minutes
 # make lint          ruff and pyright
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test slow lint clean
 
 quickstart: $(VENV)/.installed
 	$(RUN)/alj run configs/quickstart.yaml
 
 test: $(VENV)/.tested
 	$(RUN)/python -m pytest -n 2
+
+slow: $(VENV)/.tested
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.tested
 	$(RUN)/ruff check .

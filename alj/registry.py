@@ -46,6 +46,7 @@ __all__ = [
     "Nested",
     "build",
     "call",
+    "divided",
     "filled",
     "find",
     "json_schema",
@@ -155,6 +156,25 @@ def resolve(builders: Sequence[Callable], spec: Any, where: str = "") -> dict:
     name, settings = named(spec, where)
     builder = find(builders, name, where)
     return {"name": name, **filled(builder, settings, where)}
+
+
+def divided(
+    builders: Sequence[Callable], spec: Any, common: Callable, where: str = ""
+) -> tuple[dict, dict]:
+    """A section whose builder's settings stand beside those of `common`: (common, own).
+
+    `own` has the name. Raises BadInput for a key that is of neither, with the nearest of both.
+    """
+    name, settings = named(spec, where)
+    builder = find(builders, name, where)
+    shared = [setting.name for setting in schema(common)]
+    known = [*(setting.name for setting in schema(builder)), *shared]
+    for key in settings:
+        if key not in known:
+            hint = suggest(str(key), known, f"{name} takes")
+            raise BadInput(f"{join(where, str(key))}: unknown key{hint}")
+    given = {k: v for k, v in settings.items() if k in shared}
+    return given, {"name": name, **{k: v for k, v in settings.items() if k not in shared}}
 
 
 def filled(builder: Callable, settings: Any, where: str = "") -> dict:

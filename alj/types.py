@@ -126,6 +126,8 @@ class Potential(NamedTuple):
     kernel: builds the same for one atom as host code, where there is one; a call, so that numba is
         imported by those who use it only.
     describe_environment: `environment -> description` of its rows, None unless local.
+    rebase: `(params, batches) -> params`: the same function, its constants taken from other data;
+        None where a warm start keeps the constants.
     """
 
     init: Callable[[Key], Params]
@@ -139,6 +141,7 @@ class Potential(NamedTuple):
     environment_energies: Callable[[Params, Environment], Float[Array, " atoms"]] | None = None
     kernel: Callable[[], HostKernel] | None = None
     describe_environment: Callable[[Environment], Description] | None = None
+    rebase: Callable[[Params, tuple[Batch, ...]], Params] | None = None
 
 
 class Context(NamedTuple):
@@ -216,7 +219,7 @@ class Trainer(NamedTuple):
     params_of: Callable[[State], Params]
     steps: int
     members: int
-    split: Callable[[Key, int, int], Bool[Array, "members count"]]
+    split: Callable[[Key, int, int], Bool[np.ndarray, "members count"]]
     start: str = "fresh"
     patience: int | None = None
     quantities: tuple[str, ...] = ("energy",)
@@ -231,6 +234,7 @@ class Evidence(NamedTuple):
     spacing (n,) the coordinate along which its walk is read evenly; features (n, d) last-layer
     features of the energy; known_features (m, d) the same of the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
+    known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
     positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
     atomic_energies (n, atoms) eV.
     """
@@ -243,6 +247,7 @@ class Evidence(NamedTuple):
     known_features: Any = None
     energy_spread: Any = None
     force_spread: Any = None
+    known_force_spread: Any = None
     positions: Any = None
     cells: Any = None
     species: Any = None
@@ -254,12 +259,14 @@ class Selector(NamedTuple):
     """`choose(key, evidence, count) -> (count,)` indices, -1 pads when fewer qualify.
 
     `needs` names the fields of `Evidence` that it looks at, so that nothing else is computed;
-    `count` is how many it is configured to choose in a round.
+    `count` is how many it is configured to choose in a round. `report(evidence)`, where there is
+    one, says in named numbers how it judges the pool; it needs no other field than `choose`.
     """
 
     choose: Callable[[Key, Evidence, int], Int[np.ndarray, " count"]]
     needs: tuple[str, ...] = ()
     count: int = 10
+    report: Callable[[Evidence], dict] | None = None
 
 
 class Bias(NamedTuple):

@@ -12,29 +12,16 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
+from alj.analysis.axes import COLORS, GRAY, MARKERS, legend, logarithmic, plain_ticks, tidy
 from alj.analysis.errors import bias, mae, rmse, scatter
 
-COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#7F3C8D",
-    "#4D4D4D",
-)
-MARKERS = "osD^vPX*"
 DENSE = 3000
 """More points than this are drawn as a density."""
-
-_GRAY = "#777777"
 
 
 def learning_curve(
@@ -70,18 +57,18 @@ def learning_curve(
             _line(panel, where, _column(rounds, key), label, style, color)
         if kind in published and "error" in published:
             panel.plot(
-                published[kind], published["error"], "--", color=_GRAY, marker="x", ms=5,
+                published[kind], published["error"], "--", color=GRAY, marker="x", ms=5,
                 label=published.get("label", "published"),
             )  # fmt: skip
         if target_meV_per_atom is not None:
             panel.axhline(target_meV_per_atom, ls="--", lw=1, color="k", label="target")
-        _tidy(panel, title, "")
-        _logarithmic(panel)
+        tidy(panel, title, "")
+        logarithmic(panel)
         if np.nanmax([*counts, 1]) > 10:
             panel.set_xscale("log")
-            _plain_ticks(panel.xaxis)
+            plain_ticks(panel.xaxis)
     axes[0].set_ylabel("energy error (meV/atom)")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -114,9 +101,9 @@ def energy_parity(
     overall = _statistics("all", 1000 * (predicted - reference), "meV/atom")
     _identity(top, bottom, reference, predicted, overall)
     _focus(bottom, 1000 * (predicted - reference))
-    _tidy(top, "", "predicted energy (eV/atom)")
-    _tidy(bottom, "reference energy (eV/atom)", "error (meV/atom)")
-    _legend(figure, top)
+    tidy(top, "", "predicted energy (eV/atom)")
+    tidy(bottom, "reference energy (eV/atom)", "error (meV/atom)")
+    legend(figure, top)
     return figure
 
 
@@ -136,9 +123,9 @@ def force_parity(reference: Float[np.ndarray, " m"], predicted: Float[np.ndarray
         bottom.scatter(reference, residual, **style)
     _identity(top, bottom, reference, predicted, _statistics("all", residual, "eV/Å", signed=False))
     _focus(bottom, residual)
-    _tidy(top, "", "predicted force (eV/Å)")
-    _tidy(bottom, "reference force component (eV/Å)", "error (eV/Å)")
-    _legend(figure, top)
+    tidy(top, "", "predicted force (eV/Å)")
+    tidy(bottom, "reference force component (eV/Å)", "error (eV/Å)")
+    legend(figure, top)
     return figure
 
 
@@ -154,8 +141,8 @@ def spread_against_error(spread: Float[np.ndarray, " n"], error: Float[np.ndarra
     figure.colorbar(cells, ax=axes, label="atoms per cell", pad=0.02)
     ends = [min(spread.min(), error.min()), max(spread.max(), error.max())]
     axes.plot(ends, ends, "k--", lw=1, label="error = spread")
-    _tidy(axes, "committee spread of the force, ‖std‖ (eV/Å)", "force error, ‖ΔF‖ (eV/Å)")
-    _legend(figure, axes)
+    tidy(axes, "committee spread of the force, ‖std‖ (eV/Å)", "force error, ‖ΔF‖ (eV/Å)")
+    legend(figure, axes)
     return figure
 
 
@@ -174,7 +161,7 @@ def nested_ladder(rounds: Sequence[Mapping]) -> Figure:
             highest += [np.nanmax(ceiling)] if np.any(np.isfinite(ceiling)) else []
     if highest and max(highest) > 1.0:
         axes.set_yscale("symlog", linthresh=0.5)
-    _tidy(axes, "stage of the nested walk", "energy ceiling (eV/atom)")
+    tidy(axes, "stage of the nested walk", "energy ceiling (eV/atom)")
     figure.colorbar(shade, ax=axes, label="round", ticks=MaxNLocator(6, integer=True), pad=0.02)
     return figure
 
@@ -190,8 +177,8 @@ def acceptance(rounds: Sequence[Mapping]) -> Figure:
     axes.axhline(0.5, ls="--", lw=1, color="k", label="aim of the step adaption")
     axes.set_ylim(0, 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(axes, "round", "accepted moves (fraction)")
-    _legend(figure, axes)
+    tidy(axes, "round", "accepted moves (fraction)")
+    legend(figure, axes)
     return figure
 
 
@@ -208,8 +195,29 @@ def seconds(rounds: Sequence[Mapping]) -> Figure:
         axes.bar(where, height, bottom=floor, width=0.8, color=color, label=name)
         floor = floor + height
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(axes, "round", "wall time (s)")
-    _legend(figure, axes)
+    tidy(axes, "round", "wall time (s)")
+    legend(figure, axes)
+    return figure
+
+
+def trust_shares(rounds: Sequence[Mapping]) -> Figure:
+    """Shares of accurate, candidate and failed structures in the pool, stacked, round by round.
+
+    What the selector reports stands in the round's "selection".
+    """
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    known = [event for event in rounds if "accurate" in (event.get("selection") or {})]
+    where, floor = _column(known, "round"), np.zeros(len(known))
+    for name, color in (("accurate", COLORS[2]), ("candidate", COLORS[4]), ("failed", COLORS[1])):
+        height = _column([event["selection"] for event in known], name)
+        if len(known):
+            axes.bar(where, height, bottom=floor, width=0.8, color=color, label=name)
+        floor = floor + height
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tidy(axes, "round", "share of the pool")
+    legend(figure, axes)
     return figure
 
 
@@ -240,8 +248,8 @@ def chosen_energies(rounds: Sequence[Mapping]) -> Figure:
         axes.plot([], [], "o", ms=3.5, color=COLORS[0], label="chosen structure")
         axes.plot([], [], color="k", lw=1.5, label="median")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(axes, "round", "energy when chosen (eV/atom)")
-    _legend(figure, axes)
+    tidy(axes, "round", "energy when chosen (eV/atom)")
+    legend(figure, axes)
     return figure
 
 
@@ -263,9 +271,9 @@ def training(
                     label=name if member == 0 else None,
                 )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    _tidy(axes, "training step", quantity)
-    _logarithmic(axes)
-    _legend(figure, axes)
+    tidy(axes, "training step", quantity)
+    logarithmic(axes)
+    legend(figure, axes)
     return figure
 
 
@@ -298,7 +306,7 @@ def _focus(axes: Axes, residual):
         edge = 3 * np.percentile(size, 98)
         axes.set_ylim(-edge, edge)
         note = f"{int(np.sum(size > edge))} beyond, up to {size.max():.3g}"
-        axes.set_title(note, fontsize=8, color=_GRAY, loc="right", pad=2)
+        axes.set_title(note, fontsize=8, color=GRAY, loc="right", pad=2)
 
 
 def _line(axes: Axes, x, y, label, style, color):
@@ -310,38 +318,6 @@ def _line(axes: Axes, x, y, label, style, color):
             x[shown], y[shown], style, marker=marker, ms=4, lw=1.4, label=label,
             color=COLORS[color % len(COLORS)], **fill,
         )  # fmt: skip
-
-
-def _logarithmic(axes: Axes):
-    """A logarithmic y axis."""
-    axes.set_yscale("log")
-    _plain_ticks(axes.yaxis)
-
-
-def _plain_ticks(axis: Axis):
-    """Ticks of a logarithmic axis that read 1, 2, 5, 10 and not powers."""
-    low, high = sorted(axis.get_view_interval())
-    wide = low > 0 and high / low > 3e3
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _tidy(axes: Axes, x_label, y_label):
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(True, lw=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: Figure, axes: Axes):
-    """Beside the panels, never over the data; nothing where there is nothing to name."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside right upper", frameon=False, fontsize=8, labelspacing=0.9
-        )
 
 
 def _column(rounds, key) -> np.ndarray:

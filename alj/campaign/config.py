@@ -29,6 +29,10 @@ KEYS = (
     "executor",
     "stop",
     "precision",
+    "explore_with",
+    "refit",
+    "anchor",
+    "properties",
 )
 """The top-level keys of a configuration, in the order in which they are written."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,8 +27,7 @@ def append(folder: str | Path, event: dict[str, Any]) -> None:
         if end:
             file.seek(end - 1)
             line = line if file.read(1) == b"\n" else "\n" + line
-        file.write(line.encode())
-        file.flush()
+        _write(file, line.encode())
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:
@@ -37,6 +36,11 @@ def read(folder: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [event for line in path.read_bytes().splitlines() if (event := _parsed(line))]
+
+
+def rounds_told(folder: str | Path) -> frozenset[int]:
+    """The rounds of which a `round` event was written."""
+    return frozenset(event["round"] for event in read(folder) if event["event"] == "round")
 
 
 def follow(
@@ -58,6 +62,12 @@ def follow(
         if last:
             return
         time.sleep(interval_seconds)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Every event goes through here; on return the system has it, and a kill loses nothing."""
+    file.write(data)
+    file.flush()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

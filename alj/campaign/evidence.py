@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
+from alj.potentials.priors import without_prior
 from alj.types import Context, Evidence, Params, Potential
 from alj.uncertainty import force_spread
 
@@ -38,10 +39,9 @@ def gather(
         fields.setdefault("energies", energies.mean(axis=1))
         atoms = datasets.sizes(pool)
         fields["energy_spread"] = _spread(energies) / atoms
-    if "force_spread" in wanted:
-        fields["force_spread"] = by_structure(
-            _force_spreads, potential, params, pool, potential.cutoff
-        )
+    for name, data in (("force_spread", pool), ("known_force_spread", known)):
+        if name in wanted:
+            fields[name] = by_structure(_force_spreads, potential, params, data, potential.cutoff)
     if "descriptors" in wanted:
         fields["descriptors"] = by_structure(
             _mean_descriptors, potential, params, pool, potential.cutoff
@@ -116,7 +116,7 @@ def _force_spreads(potential, params, structures, neighbors):
 @partial(jax.jit, static_argnums=0)
 def _mean_descriptors(potential, params, structures, neighbors):
     def one(structure, table):
-        described = potential.describe(structure, table)
+        described = without_prior(potential.describe(structure, table))
         mask = structure.species > 0
         arrays = [x for x in jax.tree.leaves(described) if jnp.issubdtype(x.dtype, jnp.floating)]
         rows = jnp.concatenate([x.reshape(mask.shape[0], -1) for x in arrays], axis=1)

@@ -4,7 +4,7 @@ The only loop with effects. Whatever was finished before a crash is read back, s
 resumes, and ends as an undisturbed run would have ended.
 """
 
-import json
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +14,17 @@ import jax
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import datasets, events, evidence, models
+from alj.campaign import datasets, evidence, trees
+from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.cutoffs import check_cutoff
-from alj.campaign.evaluate import evaluate, parity, predict
+from alj.campaign.draws import reference_test
+from alj.campaign.finishing import finish, save_model
+from alj.campaign.folder import Run, run_folder
 from alj.campaign.labels import content_hash, label_all
 from alj.campaign.ledger import Ledger
-from alj.campaign.plan import Plan, make_plan
-from alj.campaign.reference_test import reference_test
+from alj.campaign.plan import make_plan
 from alj.campaign.rounds import Proposal, RoundState, absorb, initial, propose, verdict
-from alj.campaign.store import FolderStore, claim, write_file
-from alj.campaign.tables import save_arrays
+from alj.campaign.store import FolderStore
 from alj.types import BadInput, LabelingFailed
 
 PAUSED, DONE = 4, 0
@@ -36,16 +37,6 @@ class Outcome(NamedTuple):
     exit_code: int
 
 
-class Run(NamedTuple):
-    """What the stages of one run share."""
-
-    plan: Plan
-    folder: Path
-    store: FolderStore
-    ledger: Ledger
-    emit: Callable[[dict], None]
-
-
 def run_campaign(
     config: dict, folder: str | Path, on_event: Callable[[dict], None] | None = None
 ) -> Outcome:
@@ -53,17 +44,9 @@ def run_campaign(
 
     Raises BadInput for whatever is wrong with the input or the folder, DiskFull without space.
     """
-    plan, folder = make_plan(config), Path(folder)
-
-    def emit(event: dict) -> None:
-        events.append(folder, event)
-        if on_event is not None:
-            on_event({"time": time.time(), **event})
-
-    with FolderStore(folder) as store:
-        claim(folder, plan.config)
-        with Ledger(folder) as ledger:
-            return _rounds(Run(plan, folder, store, ledger, emit))
+    plan = make_plan(config)
+    with run_folder(folder, plan.config, on_event) as own, Ledger(own.path) as ledger:
+        return _rounds(Run(plan, own.path, own.store, ledger, own.emit, own.told))
 
 
 def _rounds(run: Run) -> Outcome:
@@ -81,21 +64,25 @@ def _rounds(run: Run) -> Outcome:
     test = store.remember("test", lambda: _test_set(run, test_key, state))
     reason = f"all {plan.rounds} rounds done"
     for index in range(plan.rounds):
-        state, paused = _round(run, index, state, test)
+        state, labels, paused = _round(run, index, state, test)
         if paused:
             run.emit({"event": "paused", "round": index, "reason": paused})
             return Outcome(paused, PAUSED)
-        ended = verdict(plan, state, run.ledger.counts()["labeled"])
+        ended = verdict(plan, state, labels)
         if ended:
             reason = ended
             break
-    _finish(run, state, test)
+    finish(run, state, test)
     run.emit({"event": "finished", "reason": reason, "exit": DONE})
     return Outcome(reason, DONE)
 
 
-def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, str | None]:
-    """One round; the next state, or the reason for a pause."""
+def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, int, str | None]:
+    """One round: the next state, the labels until then, and the reason for a pause.
+
+    Each stage begins where its result is not remembered. What is remembered last, the report, says
+    that files and ledger hold the round; its event is the only thing that may still be missing.
+    """
     plan, store = run.plan, run.store
     ask, learn = split_named(jax.random.fold_in(plan.key, index), "ask", "learn")
     watch = _Watch(run, index)
@@ -105,26 +92,52 @@ def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, s
         return propose(ask, state, plan, watch.walking)
 
     chosen = store.remember(f"{index:03d}/chosen", ask_for)
-    answers = _label(run, index, chosen, watch)
-    failures = [a for a in answers if isinstance(a, LabelingFailed)]
-    if run.ledger.counts()["failed"] > plan.stop.failed_labels:
+    learned = store.knows(f"{index + 1:03d}/state")
+    answers = _known(run, chosen) if learned else _label(run, chosen, watch)
+    if not learned and run.ledger.counts()["failed"] > plan.stop.failed_labels:
         kinds = run.ledger.counts()["failures"]
-        return state, f"{sum(kinds.values())} labels failed ({kinds}); see alj status --failures"
+        failed = f"{sum(kinds.values())} labels failed ({kinds}); see alj status --failures"
+        return state, run.ledger.counts()["labeled"], failed
     labels = [None if isinstance(a, LabelingFailed) else a for a in answers]
+    checkpoint = _checkpoint(run, index, labels)
 
     def learn_from() -> tuple[RoundState, dict]:
         watch.stage("train")
-        return absorb(learn, state, chosen, labels, plan, {"on_block": watch.training})
+        fitting = {"on_block": watch.training(checkpoint), "resume": checkpoint.resume()}
+        return absorb(learn, state, chosen, labels, plan, fitting)
 
     after, judged = store.remember(f"{index + 1:03d}/state", learn_from)
-    known = store.knows(f"{index:03d}/report")
-    report = store.remember(
-        f"{index:03d}/report", lambda: _report(run, index, chosen, judged, after, test, watch)
-    )
-    if not known:
+    checkpoint.forget()
+
+    def report_on() -> dict:
+        report = _report(run, index, chosen, judged, after, test, watch)
         _record(run, index, chosen, answers, judged)
-        run.emit({"event": "round", **report, "failed_now": len(failures)})
-    return after, None
+        failed_now = sum(isinstance(a, LabelingFailed) for a in answers)
+        return {**report, "failed_now": failed_now}
+
+    report = store.remember(f"{index:03d}/report", report_on)
+    if index not in run.told:
+        run.emit({"event": "round", **report})
+    return after, report["labels"], None
+
+
+def _known(run: Run, chosen: Proposal) -> list:
+    """The answers that a remembered state was made from; nothing is labeled again."""
+    hashes = _hashes(run, chosen)
+    found = run.ledger.find(hashes)
+    missing = LabelingFailed("crash", "the ledger does not hold this label any more")
+    return [found.get(hash_, missing) for hash_ in hashes]
+
+
+def _hashes(run: Run, chosen: Proposal) -> list[str]:
+    return [content_hash(run.plan.labeler, s) for s in datasets.structures(chosen.chosen)]
+
+
+def _checkpoint(run: Run, index: int, labels: list) -> Checkpoint:
+    """The checkpoint of a round's training: good for these labels only."""
+    about = hashlib.sha256(trees.encode(labels)).hexdigest()
+    steps = run.plan.trainer.steps
+    return Checkpoint(run.store, f"{index:03d}/training", steps=steps, about=about)
 
 
 def _initial(run: Run, key) -> RoundState:
@@ -148,7 +161,7 @@ def _test_set(run: Run, key, state: RoundState):
     return reference_test(key, plan.config["data"]["reference_test"], plan.labeler, state.start)
 
 
-def _label(run: Run, index: int, chosen: Proposal, watch) -> list:
+def _label(run: Run, chosen: Proposal, watch) -> list:
     watch.stage("label")
     structures = datasets.structures(chosen.chosen)
     return label_all(run.plan.executor, run.plan.labeler, structures, run.ledger)
@@ -168,7 +181,7 @@ def _record(run: Run, index: int, chosen: Proposal, answers: list, judged: dict)
     kept = np.asarray(judged["kept_mask"], bool)
     run.ledger.record(
         index,
-        [content_hash(run.plan.labeler, s) for s in structures],
+        _hashes(run, chosen),
         origins=[info["origin"] for info in chosen.chosen.info],
         scores=np.abs(judged["errors"]).tolist(),  # NaN (nothing predicted, or no label) is NULL
         model=f"{index:03d}",
@@ -182,7 +195,7 @@ def _report(run, index, chosen, judged, after, test, watch) -> dict:
     watch.stage("test")
     counts = run.ledger.counts()
     error = _tested(run, after, test)
-    _save_model(run, after)
+    save_model(run, after)
     fitted = after.memory.get("fit", {})
     atoms = datasets.sizes(chosen.chosen)
     known = chosen.report
@@ -211,30 +224,6 @@ def _tested(run: Run, state: RoundState, test) -> float | None:
     energies = evidence.member_energies(run.plan.potential, state.params, test).mean(axis=1)
     errors = (energies - test.energy) / datasets.sizes(test)
     return float(1000 * np.mean(np.abs(errors)))
-
-
-def _save_model(run: Run, state: RoundState) -> None:
-    models.save(
-        run.folder / "model",
-        potential_config=run.plan.config["potential"],
-        species=run.plan.species,
-        params=state.params,
-        precision=run.plan.config["precision"],
-        provenance={"round": state.round, "structures": datasets.count(state.data)},
-    )
-
-
-def _finish(run: Run, state: RoundState, test) -> None:
-    """The model, its errors on the test set and on its training data, once all rounds are done."""
-    _save_model(run, state)
-    model = models.load(run.folder / "model")
-    for name, data in (("test", test), ("train", state.data)):
-        if datasets.count(data):
-            predicted = predict(model, data)
-            arrays, errors = parity(model, data, predicted), evaluate(model, data, predicted)
-            save_arrays(run.folder / "results" / f"{name}.npz", arrays)
-            text = json.dumps(errors, indent=1) + "\n"
-            write_file(run.folder / "results" / f"{name}.json", text.encode())
 
 
 def _finished(store: FolderStore) -> int:
@@ -266,9 +255,15 @@ class _Watch:
     def walking(self, name: str, done: int, total: int) -> None:
         self._progress(done, total, name)
 
-    def training(self, done: int, state: Any, info: Any) -> None:
-        error = 1000 * float(np.mean(np.asarray(info.train_error.energy)[-1]))
-        self._progress(done, self.run.plan.trainer.steps, f"energy RMSE {error:.2f} meV/atom")
+    def training(self, checkpoint: Checkpoint) -> Callable[[int, Any, Any], None]:
+        """The `on_block` of a training: its checkpoint, then its progress."""
+
+        def on_block(done: int, state: Any, info: Any) -> None:
+            checkpoint.on_block(done, state, info)
+            error = 1000 * float(np.mean(np.asarray(info.train_error.energy)[-1]))
+            self._progress(done, self.run.plan.trainer.steps, f"energy RMSE {error:.2f} meV/atom")
+
+        return on_block
 
     def _progress(self, done: int, total: int | None, note: str) -> None:
         self.run.emit(

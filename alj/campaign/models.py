@@ -17,13 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alj import registry
 from alj.annotations import plain
 from alj.arrays import double_precision
 from alj.campaign import trees
 from alj.campaign.config import dump, read
 from alj.campaign.store import write_file
-from alj.potentials import POTENTIALS
+from alj.potentials import build_potential
 from alj.potentials.combine import committee, everything
 from alj.types import BadInput, Neighbors, Params, Potential, Structure
 
@@ -182,7 +181,7 @@ def _answer(potential, params, structure, neighbors) -> Answer:
 
 @cache
 def _built(config: str, species: tuple[int, ...]) -> Potential:
-    return registry.build(POTENTIALS, json.loads(config), species)
+    return build_potential(json.loads(config), species, where="")
 
 
 _committee = cache(committee)

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj import registry
-from alj.campaign import build, datasets
+from alj.campaign import build, datasets, properties
+from alj.campaign.anchoring import anchor_settings
+from alj.campaign.config import KEYS
 from alj.campaign.executors import EXECUTORS
 from alj.labeling import LABELERS
-from alj.potentials import POTENTIALS
+from alj.potentials import build_potential, resolve_potential
 from alj.potentials.combine import committee
 from alj.sampling import SAMPLERS
 from alj.selection import SELECTORS
@@ -32,12 +34,6 @@ from alj.types import (
     Structure,
     Trainer,
 )  # fmt: skip
-
-KEYS = (
-    "seed", "rounds", "data", "potential", "trainer", "sampler", "selector", "labeler",
-    "executor", "stop", "precision",
-)  # fmt: skip
-"""Top-level keys of a campaign's configuration."""
 
 
 class DataSettings(NamedTuple):
@@ -94,6 +90,10 @@ class Plan(NamedTuple):
     executor: Any
     data: DataSettings
     stop: StopSettings
+    explore_with: str
+    refit: Trainer | None
+    anchor: dict | None
+    properties: tuple[dict, ...]
     dtype: Any
     start: Callable[[], tuple[Structure, int]]
     species: tuple[int, ...]
@@ -177,7 +177,7 @@ def walk_settings(
         candidates: Frames that each walk offers to the selector, evenly spaced.
         density_range: Range of densities at which walks start, relative to the start's.
         far_density_range: The same for the share of walks that explore further.
-        far_share: Share of walks that use the further range.
+        far_share: Share of walks that use the further range, on average over the rounds.
         config_type: Name under which frames are recorded; the sampler's by default.
     """
     if walks < 1 or candidates < 1:
@@ -207,14 +207,12 @@ def resolve(config: dict) -> dict:
         for i, spec in enumerate(data["reference_test"] or ())
     ]
     top = registry.filled(
-        _top, {k: config[k] for k in ("seed", "rounds", "precision") if k in config}
+        _top, {s.name: config[s.name] for s in registry.schema(_top) if s.name in config}
     )
     return {
         **top,
         "data": data,
-        "potential": registry.resolve(
-            POTENTIALS, config.get("potential", "behler_parrinello"), "potential"
-        ),
+        "potential": resolve_potential(config.get("potential", "behler_parrinello")),
         "trainer": registry.resolve(
             TRAINERS, config.get("trainer", "levenberg_marquardt"), "trainer"
         ),
@@ -223,6 +221,14 @@ def resolve(config: dict) -> dict:
         "labeler": registry.resolve(LABELERS, config["labeler"], "labeler"),
         "executor": registry.resolve(EXECUTORS, config.get("executor", "inline"), "executor"),
         "stop": registry.filled(stop_settings, config.get("stop") or {}, "stop"),
+        "refit": None
+        if config.get("refit") is None
+        else registry.resolve(TRAINERS, config["refit"], "refit"),
+        "anchor": _resolved_anchor(config.get("anchor")),
+        "properties": [
+            properties.resolved(spec, f"properties[{i}]")
+            for i, spec in enumerate(config.get("properties") or ())
+        ],
     }
 
 
@@ -233,8 +239,10 @@ def make_plan(config: dict) -> Plan:
     data = registry.call(data_settings, config["data"], where="data")
     labeler = registry.build(LABELERS, config["labeler"], where="labeler")
     start, species = _start(data, labeler, key)
-    potential = registry.build(POTENTIALS, config["potential"], species, where="potential")
+    potential = build_potential(config["potential"], species)
     mean = committee(potential)
+    for i, spec in enumerate(config["properties"]):
+        properties.sampler_of(spec, mean, f"properties[{i}]")
     return Plan(
         config=config,
         key=key,
@@ -251,6 +259,12 @@ def make_plan(config: dict) -> Plan:
         executor=registry.build(EXECUTORS, config["executor"], where="executor"),
         data=data,
         stop=registry.call(stop_settings, config["stop"], where="stop"),
+        explore_with=config["explore_with"],
+        refit=None
+        if config["refit"] is None
+        else registry.build(TRAINERS, config["refit"], potential, where="refit"),
+        anchor=config["anchor"],
+        properties=tuple(config["properties"]),
         dtype=jnp.dtype(config["precision"]),
         start=start,
         species=species,
@@ -259,7 +273,7 @@ def make_plan(config: dict) -> Plan:
 
 def make_walks(spec: dict, potential: Potential, where: str) -> Walks:
     """One entry of `sampler` on a potential."""
-    common, own = _split(spec)
+    common, own = registry.divided(SAMPLERS, spec, walk_settings, where)
     sampler = registry.build(SAMPLERS, own, potential, where=where)
     settings = registry.call(walk_settings, common, where=where)
     return Walks(own["name"], sampler, batched(sampler.stepper), settings)
@@ -270,6 +284,7 @@ def _top(
     seed: int = 0,
     rounds: int = 20,
     precision: Literal["float32", "float64"] = "float32",
+    explore_with: Literal["mean", "best"] = "mean",
 ):
     """Top-level settings.
 
@@ -277,26 +292,30 @@ def _top(
         seed: Everything random in the campaign derives from it.
         rounds: Rounds at most; a larger number extends a finished campaign.
         precision: Floating-point type of networks; walks and Levenberg-Marquardt use float64.
+        explore_with: What walks and predicts candidates: the "mean" of the committee, or its "best"
+            member, the one with the lowest validation loss. The model's answer is the mean.
     """
 
 
-def _split(spec: dict) -> tuple[dict, dict]:
-    common = {setting.name for setting in registry.schema(walk_settings)}
-    return (
-        {k: v for k, v in spec.items() if k in common},
-        {k: v for k, v in spec.items() if k not in common},
-    )
-
-
 def _resolved_walks(spec, where: str) -> dict:
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    if not isinstance(spec, dict):
-        raise BadInput(f"{where}: expected a sampler's name or a mapping, found {spec!r}")
-    common, own = _split(spec)
+    common, own = registry.divided(SAMPLERS, spec, walk_settings, where)
     return {
         **registry.resolve(SAMPLERS, own, where),
         **registry.filled(walk_settings, common, where),
+    }
+
+
+def _resolved_anchor(spec: Any) -> dict | None:
+    """The section `anchor`: a sampler with its walks, and whose ensemble it samples."""
+    if spec is None:
+        return None
+    if not isinstance(spec, dict):
+        raise BadInput(f"anchor: expected a mapping with a sampler's settings, found {spec!r}")
+    own = {k: spec[k] for k in ("ensemble",) if k in spec}
+    walk = {"name": "metropolis_mc", **{k: v for k, v in spec.items() if k not in own}}
+    return {
+        **registry.filled(anchor_settings, own, "anchor"),
+        **_resolved_walks(walk, "anchor"),
     }
 
 

@@ -2,7 +2,7 @@
 
     state ──propose──▶ structures worth a label ──(label)──▶ labels ──absorb──▶ state
 
-`propose` walks with the mean of the committee from structures of the data, and lets the selector
+`propose` walks with the committee from structures of the data, and lets the selector
 choose among evenly spaced frames; the last frame of a walk that fell into a hole of the potential
 is always taken. `absorb` judges the prediction, keeps what the plan keeps, and trains.
 """
@@ -23,7 +23,7 @@ from alj.campaign.trees import storable
 from alj.selection.shares import evenly_spaced
 from alj.stepping import run
 from alj.training import Fitted, fit
-from alj.types import Context, Key, Structure
+from alj.types import Context, Key, Structure, Trainer
 
 FEW_STRUCTURES = 32
 """Smaller training sets are padded to so many: a set that grows compiles the fewer programs."""
@@ -69,19 +69,20 @@ def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
     check_cutoff([start], plan.potential.cutoff)
     memory = {"start_labels": calls, "scatter": [], "without_news": 0}
     state = RoundState(0, None, data, start, memory)
-    return _trained(key, state, plan, None) if datasets.count(data) else state
+    return trained(key, state, plan, None) if datasets.count(data) else state
 
 
 def propose(key: Key, state: RoundState, plan: Plan, on_progress=None) -> Proposal:
     """The structures of this round."""
     walk, choose = split_named(key, "walk", "choose")
     entries = (plan.boot,) if state.params is None else plan.walks
+    params = _walking(state, plan)
     pool = Pool([], [], [], [], [], [])
     report: dict = {"acceptance": {}, "ladder": []}
     for number, walks in enumerate(entries):
         seed = jax.random.fold_in(walk, number)
         targets = _targets(state, plan)
-        frames = explore(seed, walks, state.params, state.data, state.start, targets, on_progress)
+        frames = explore(seed, walks, params, state.data, state.start, targets, on_progress)
         _thin(pool, frames, walks, number, report)
     info = [
         {"round": state.round, "origin": entries[s].name, "walk": int(w)}
@@ -91,7 +92,7 @@ def propose(key: Key, state: RoundState, plan: Plan, on_progress=None) -> Propos
     if state.params is None:
         chosen = np.arange(len(pool.structures))
     else:
-        chosen = _choose(choose, state, plan, pool, candidates)
+        chosen = _choose(choose, state, plan, pool, candidates, report)
     chosen_data = datasets.select(candidates, chosen)
     predicted = np.asarray([pool.energies[i] for i in chosen])
     report["stopped"] = int(np.sum([pool.stopped[i] for i in chosen]))
@@ -125,7 +126,7 @@ def absorb(
     kept = np.zeros(len(labels), bool)
     kept[worth] = True
     if worth or state.params is None:
-        after = _trained(key, after, plan, state.params, **fitting)
+        after = trained(key, after, plan, state.params, **fitting)
     return after, {**judged, "errors": errors, "kept_mask": kept}
 
 
@@ -197,9 +198,11 @@ def _starts(key: Key, walks: Walks, data: Dataset, start: Structure) -> Structur
     """Starts of the walks: random structures of the data, brought to random densities."""
     settings = walks.settings
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32))
+    # A share of less than one walk is one walk in some of the rounds.
+    far_walks = int(settings.walks * settings.far_share + generator.uniform())
     starts = []
     for walk in range(settings.walks):
-        far = walk >= round(settings.walks * (1.0 - settings.far_share))
+        far = walk >= settings.walks - far_walks
         low, high = settings.far_density_range if far else settings.density_range
         known = datasets.count(data)
         one = start
@@ -220,6 +223,14 @@ def _density(structure: Structure) -> float:
     """Atoms per Å^3 of a periodic structure; 1 where it is not periodic in all directions."""
     volume = abs(np.linalg.det(np.asarray(structure.cell)))
     return len(structure.species) / volume if volume > 0 else 1.0
+
+
+def _walking(state: RoundState, plan: Plan):
+    """The params that explore: all members, whose mean walks, or the best one alone."""
+    if state.params is None or plan.explore_with == "mean":
+        return state.params
+    best = state.memory["fit"]["best"]
+    return jax.tree.map(lambda leaf: leaf[best : best + 1], state.params)
 
 
 def _targets(state: RoundState, plan: Plan) -> dict:
@@ -261,7 +272,7 @@ def _sane(frames, walk: int) -> np.ndarray:
     return positions & (np.isfinite(energies) | np.isnan(energies).all())
 
 
-def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dataset):
+def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dataset, report):
     """Indices of the stopped frames (a few), then of what the selector takes among the others."""
     stopped = np.flatnonzero(pool.stopped)[:MOST_STOPPED]
     open_ = np.flatnonzero(~np.asarray(pool.stopped))
@@ -276,12 +287,17 @@ def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dat
         walks=np.asarray(pool.walks)[open_],
         spacing=np.asarray(pool.spacing)[open_],
     )
+    if plan.selector.report is not None and len(open_):
+        report["selection"] = plan.selector.report(known)
     wanted = max(plan.selector.count - len(stopped), 0)
     picks = np.asarray(plan.selector.choose(key, known, wanted)) if len(open_) else np.zeros(0, int)
     return np.concatenate([stopped, open_[picks[picks >= 0].astype(int)]]).astype(int)
 
 
-def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> RoundState:
+def trained(
+    key: Key, state: RoundState, plan: Plan, params, trainer: Trainer | None = None, **fitting
+) -> RoundState:
+    """The state with a committee trained on its data, from `params` or from scratch (None)."""
     batches = datasets.batches(
         state.data,
         plan.potential.cutoff,
@@ -291,7 +307,7 @@ def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> Roun
     )
     fitted = fit(
         key,
-        plan.trainer,
+        trainer or plan.trainer,
         plan.potential,
         params,
         batches,
@@ -303,7 +319,7 @@ def _trained(key: Key, state: RoundState, plan: Plan, params, **fitting) -> Roun
 
 def _summary(fitted: Fitted) -> dict:
     """Errors at the end of a training, averaged over the members."""
-    summary = {"steps": fitted.steps}
+    summary = {"steps": fitted.steps, "best": fitted.best}
     if fitted.history is not None:
         last = jax.tree.map(lambda x: 1000 * float(np.mean(x[-1])), fitted.history)
         summary["train_rmse_meV_per_atom"] = last.train_error.energy

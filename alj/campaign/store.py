@@ -30,6 +30,7 @@ from alj.campaign.trees import storable
 from alj.types import BadInput, T
 
 __all__ = [
+    "EXTENDABLE",
     "DiskFull",
     "FolderStore",
     "claim",
@@ -38,6 +39,9 @@ __all__ = [
     "storable",
     "write_file",
 ]
+
+EXTENDABLE = ("rounds", "stop", "executor", "refit", "anchor", "properties")
+"""Top-level keys that may change between runs of one folder, unless told otherwise."""
 
 _TEMPORARY = ".writing-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -159,7 +163,7 @@ def claim(
     folder: str | Path,
     config: Mapping[str, Any],
     *,
-    extendable: tuple[str, ...] = ("rounds", "stop", "executor"),
+    extendable: tuple[str, ...] = EXTENDABLE,
 ) -> list[str]:
     """Make the folder belong to `config`, or check that it does; what was extended is returned.
 

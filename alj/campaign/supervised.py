@@ -4,7 +4,6 @@ The same folder, lock, events and write-once store as a campaign, so that runnin
 data are divided once, by files of their own or by fractions, and the division is remembered.
 """
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -17,20 +16,22 @@ import numpy as np
 
 from alj import registry
 from alj.arrays import split_named
-from alj.campaign import datasets, events, models
+from alj.campaign import datasets, models
+from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.config import KEYS
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import parity
+from alj.campaign.folder import RunFolder, run_folder
 from alj.campaign.loop import Outcome
-from alj.campaign.store import FolderStore, claim
+from alj.campaign.store import FolderStore
 from alj.campaign.tables import save_arrays
 from alj.potentials import POTENTIALS
 from alj.training import TRAINERS
 from alj.training.fitting import FEW, Fitted, NotFinite, fit
 from alj.types import BadInput, Potential, Trainer
 
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT = "training"
 
 
 class DataSettings(NamedTuple):
@@ -138,33 +139,30 @@ def run_training(
 
     Raises BadInput for whatever is wrong with the input or the folder, DiskFull without space.
     """
-    plan, folder = make_plan(config), Path(folder)
-
-    def emit(event: dict) -> None:
-        events.append(folder, event)
-        if on_event is not None:
-            on_event({"time": time.time(), **event})
-
-    with FolderStore(folder) as store:
-        claim(folder, plan.config, extendable=())
-        resumed = store.knows("training") or store.knows("fitted")
-        _check_unchanged(plan.sets, store, folder)
-        emit({"event": "training", "round": 0, "run": str(folder), "resumed": resumed})
+    plan = make_plan(config)
+    with run_folder(folder, plan.config, on_event, extendable=()) as run:
+        resumed = run.store.knows("training") or run.store.knows("fitted")
+        _check_unchanged(plan.sets, run.store, run.path)
+        run.emit({"event": "training", "round": 0, "run": str(folder), "resumed": resumed})
         for note in plan.notes:
-            emit({"event": "note", "text": note})
-        seconds: dict[str, float] = {}
-        began = time.monotonic()
-        emit({"event": "stage", "round": 0, "stage": "train"})
-        result = store.remember("fitted", lambda: _fit(plan, store, emit))
-        store.forget("training")
-        seconds["train"] = time.monotonic() - began
-        emit({"event": "stage", "round": 0, "stage": "test"})
-        began = time.monotonic()
-        judged = _write(plan, folder, result)
-        seconds["test"] = time.monotonic() - began
-        emit({"event": "round", "round": 0, **judged, "seconds": seconds})
-        reason = f"trained {result['steps']} of at most {plan.trainer.steps} steps"
-        emit({"event": "finished", "reason": reason, "exit": 0})
+            run.emit({"event": "note", "text": note})
+        return _stages(plan, run)
+
+
+def _stages(plan: Plan, run: RunFolder) -> Outcome:
+    """Train, then test."""
+    began = time.monotonic()
+    run.emit({"event": "stage", "round": 0, "stage": "train"})
+    result = run.store.remember("fitted", lambda: _fit(plan, run.store, run.emit))
+    run.store.forget(CHECKPOINT)
+    trained = time.monotonic()
+    run.emit({"event": "stage", "round": 0, "stage": "test"})
+    judged = _write(plan, run.path, result)
+    seconds = {"train": trained - began, "test": time.monotonic() - trained}
+    if 0 not in run.told:
+        run.emit({"event": "round", "round": 0, **judged, "seconds": seconds})
+    reason = f"trained {result['steps']} of at most {plan.trainer.steps} steps"
+    run.emit({"event": "finished", "reason": reason, "exit": 0})
     return Outcome(reason, 0)
 
 
@@ -242,51 +240,22 @@ def _fit(plan: Plan, store: FolderStore, emit: Callable[[dict], None]) -> dict[s
     dtype = jnp.dtype(plan.config["precision"])
     batches = datasets.batches(data, plan.potential.cutoff, dtype=dtype)
     key = split_named(jax.random.key(plan.config["seed"]), "training")[0]
-    past, resume = _resumed(key, trainer, plan.potential, batches, count, store)
-    last = time.monotonic()
+    checkpoint = Checkpoint(store, CHECKPOINT, steps=trainer.steps, summarize=_history)
 
     def on_block(done, state, info):
-        nonlocal past, last
-        past = [*past, _history(info)]
-        now = past[-1]["train"][-1]
-        now = now[np.isfinite(now)]
-        note = f"{past[-1]['quantity']} {np.mean(now):.3g} at" if len(now) else "step"
+        checkpoint.on_block(done, state, info)
+        note = _note(checkpoint.history[-1])
         progress = {"done": int(done), "total": trainer.steps, "note": note}
         emit({"event": "progress", "round": 0, "stage": "train", **progress})
-        if time.monotonic() - last > CHECKPOINT_SECONDS:
-            leaves = jax.tree.leaves(jax.device_get(state))
-            store.replace("training", {"done": int(done), "leaves": leaves, "past": past})
-            last = time.monotonic()
 
     try:
         fitted = fit(
-            key, trainer, plan.potential, None, batches, count, on_block=on_block, resume=resume
-        )
+            key, trainer, plan.potential, None, batches, count,
+            on_block=on_block, resume=checkpoint.resume(),
+        )  # fmt: skip
     except NotFinite as error:
         raise BadInput(str(error)) from None
-    return _result(fitted, past)
-
-
-def _resumed(key, trainer, potential, batches, count, store):
-    """The history so far and where to go on; a state is stored as its leaves.
-
-    The shape of the tree that they belong to is taken from one step of a training that begins.
-    """
-    kept = store.recall("training")
-    if kept is None:
-        return [], None
-    seen: list[Any] = []
-    with contextlib.suppress(NotFinite):  # one step may well be too few for a finite loss
-        fit(
-            key, trainer._replace(steps=1), potential, None, batches, count, block=1,
-            on_block=lambda done, state, info: bool(seen.append(state)),
-        )  # fmt: skip
-    shape = jax.tree.structure(seen[0])
-    if shape.num_leaves != len(kept["leaves"]):
-        raise BadInput(
-            "the checkpoint of this training does not fit it; delete rounds/training.tree"
-        )
-    return kept["past"], (kept["done"], jax.tree.unflatten(shape, kept["leaves"]))
+    return _result(fitted, checkpoint.history)
 
 
 def _history(info) -> dict[str, Any]:
@@ -301,6 +270,13 @@ def _history(info) -> dict[str, Any]:
         "train": scale * np.asarray(train, float),
         "validation": scale * np.asarray(validation, float),
     }
+
+
+def _note(block: dict[str, Any]) -> str:
+    """How well the members do at the end of a block, followed by the number of the step."""
+    now = block["train"][-1]
+    now = now[np.isfinite(now)]
+    return f"{block['quantity']} {np.mean(now):.3g} at" if len(now) else "step"
 
 
 def _result(fitted: Fitted, past: list[dict]) -> dict[str, Any]:
@@ -373,6 +349,4 @@ def _joined(first: Dataset, second: Dataset) -> Dataset:
 
 def _fixed_split(train: int):
     """The first `train` structures train every member, the others validate."""
-    return lambda key, count, members: jnp.broadcast_to(
-        (jnp.arange(count) < train)[None, :], (members, count)
-    )
+    return lambda key, count, members: np.tile(np.arange(count) < train, (members, 1))

@@ -11,7 +11,10 @@ from alj.registry import REQUIRED, find, json_schema, plain, schema_of, suggest,
 from alj.registry import schema as settings_of
 from alj.types import BadInput
 
-SECTIONS = ("executor", "data", "stop")
+PLAIN = ("data", "stop", "anchor", "properties")
+"""Sections that are settings of their own, without a choice of a name."""
+
+SECTIONS = ("executor", *PLAIN)
 """Further sections of a configuration that have settings."""
 
 
@@ -20,12 +23,11 @@ def show(kind: str | None, name: str | None) -> int:
     if kind is None:
         for each in (*KINDS, *SECTIONS):
             names = ", ".join(builder.__name__ for builder in builders_of(each))
-            section = each in ("data", "stop")
-            click.echo(f"{each:10} {f'(settings: alj show {each})' if section else names}")
+            click.echo(f"{each:10} {f'(settings: alj show {each})' if each in PLAIN else names}")
         click.echo("\n`alj show KIND NAME` prints the settings of one.")
         return 0
     builders = builders_of(kind)
-    if name is None and kind not in ("data", "stop"):
+    if name is None and kind not in PLAIN:
         width = max((len(builder.__name__) for builder in builders), default=0)
         for builder in builders:
             click.echo(f"{builder.__name__:{width}}  {summary(builder)}")
@@ -33,18 +35,19 @@ def show(kind: str | None, name: str | None) -> int:
     builder = builders[0] if name is None else find(builders, name, kind)
     click.echo(f"{builder.__name__}: {summary(builder)}\n")
     _print_settings(builder)
-    if kind == "sampler":
-        click.echo("\nIn a campaign every sampler also takes:\n")
-        _print_settings(_walk_settings())
+    if kind in ("sampler", "potential"):
+        click.echo(f"\nIn a configuration every {kind} also takes:\n")
+        _print_settings(_also(kind))
+    if kind in ("anchor", "properties"):
+        click.echo("\nand `name` with the settings of a sampler: alj show sampler")
     return 0
 
 
 def schema(kind: str) -> int:
     """Print the JSON schema of a kind: one alternative for each name."""
     builders = builders_of(kind)
-    common = json_schema(_walk_settings())["properties"] if kind == "sampler" else {}
-    common.pop("name", None)
-    if kind in ("data", "stop"):
+    common = _common(kind) if kind in ("sampler", "potential") else {}
+    if kind in PLAIN:
         described = json_schema(builders[0])
         described["properties"].pop("name")
         described["required"].remove("name")
@@ -69,19 +72,38 @@ def builders_of(kind: str) -> tuple[Callable, ...]:
         from alj.labeling import LABELERS as builders
     elif kind == "executor":
         from alj.campaign.executors import EXECUTORS as builders
-    elif kind in ("data", "stop"):
-        from alj.campaign import plan
+    elif kind in PLAIN:
+        from alj.campaign import anchoring, plan, properties
 
-        builders = (plan.data_settings if kind == "data" else plan.stop_settings,)
+        builders = {
+            "data": (plan.data_settings,),
+            "stop": (plan.stop_settings,),
+            "anchor": (anchoring.anchor_settings,),
+            "properties": (properties.property_settings,),
+        }[kind]
     else:
         raise BadInput(f"unknown kind '{kind}'{suggest(kind, (*KINDS, *SECTIONS))}")
     return builders
 
 
-def _walk_settings() -> Callable:
+def _also(kind: str) -> Callable:
+    """What every sampler, or potential, takes besides its own settings."""
     from alj.campaign.plan import walk_settings
+    from alj.potentials import prior_settings
 
-    return walk_settings
+    return walk_settings if kind == "sampler" else prior_settings
+
+
+def _common(kind: str) -> dict:
+    """The same as properties of a JSON schema; a list may be given as its only item."""
+    common = json_schema(_also(kind))["properties"]
+    common.pop("name", None)
+    if "prior" in common:
+        listed = common["prior"]
+        one = listed.pop("items")
+        listed.pop("type")
+        common["prior"] = {**listed, "anyOf": [one, {"type": "array", "items": one}]}
+    return common
 
 
 def _print_settings(builder: Callable) -> None:

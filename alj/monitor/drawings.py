@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from alj.analysis import figures
+from alj.analysis import figures, liquid_figures
+from alj.analysis.liquid_figures import Curve
 
 PUBLISHED = {
     "ml_bop_water": {
@@ -20,6 +21,14 @@ PUBLISHED = {
     }
 }
 """Learning curves of the literature by labeler: doi 10.1039/c9me00184k, ten labels an iteration."""
+
+MEASURED = {
+    "ml_bop_water": {
+        "peak": liquid_figures.WATER_PEAK,
+        "density": (liquid_figures.water_density, "experiment, water\nKell 1975"),
+    }
+}
+"""Experiments to show beside simulated properties, by labeler."""
 
 SETS = ("test", "validation", "train")
 
@@ -62,7 +71,11 @@ def drawings_of(
     rounds: list[dict], results: dict[str, dict[str, np.ndarray]], config: dict, labeler: str
 ) -> list[Drawing]:
     """The figures that there are data for, in the order in which the report shows them."""
-    return [*_of_rounds(rounds, config, labeler), *_of_results(results)]
+    return [
+        *_of_rounds(rounds, config, labeler),
+        *_of_results(results),
+        *_of_properties(results.get("properties", {}), MEASURED.get(labeler, {})),
+    ]
 
 
 def read_results(folder: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -97,6 +110,10 @@ def _of_rounds(rounds: list[dict], config: dict, labeler: str) -> list[Drawing]:
             )
         )
     for name, key, draw, caption in (
+        (
+            "trust_shares", "selection", figures.trust_shares,
+            "How much of what was explored the committee agreed on, doubted, or made nothing of.",
+        ),
         (
             "nested_ladder", "ladder", figures.nested_ladder,
             "Energy ceilings of the nested walks: each stage halves the accessible volume. The "
@@ -168,6 +185,65 @@ def _of_results(results: dict[str, dict[str, np.ndarray]]) -> list[Drawing]:
             )
         )  # fmt: skip
     return found
+
+
+def _of_properties(arrays: dict[str, np.ndarray], measured: dict) -> list[Drawing]:
+    """Distributions of every entry, and densities where the temperature varies or is measured."""
+    if "of" not in arrays:
+        return []
+    found = []
+    rows = list(zip(arrays["of"], arrays["entry"], arrays["title"], strict=True))
+    for entry in sorted({int(entry) for entry in arrays["entry"]}):
+        title = next(str(title) for _, index, title in rows if index == entry)
+        for kind, name, caption in (
+            ("rdf", "radial", "Radial distribution"),
+            ("adf", "angular", "Angles between neighbors"),
+        ):
+            curves = {
+                str(of): Curve(*(arrays[f"{of}:{entry}:{kind}{part}"] for part in _PARTS))
+                for of, index, _ in rows
+                if index == entry
+            }
+            draw = {
+                "radial": lambda c=curves: liquid_figures.radial(c, peak=measured.get("peak")),
+                "angular": lambda c=curves: liquid_figures.angular(c),
+            }[name]
+            text = f"{caption} at {title}: reference and network by the same code, bands of two "
+            data = [part for curve in curves.values() for part in curve]
+            found.append(Drawing(f"{name}_{entry}", text + "standard errors.", data, draw))
+    points = _densities(arrays)
+    if points:
+        experiment = None
+        if "density" in measured:
+            law, label = measured["density"]
+            low, high = (edge(arrays["temperature_K"]) for edge in (np.nanmin, np.nanmax))
+            grid = np.linspace(min(low, 260.0), max(high, 320.0), 121)
+            experiment = Curve(grid, law(grid), np.zeros_like(grid)), label
+        found.append(
+            Drawing(
+                "density",
+                "Density against temperature, with two standard errors.",
+                [part for curve in points.values() for part in curve],
+                lambda: liquid_figures.density(points, measured=experiment),
+            )
+        )
+    return found
+
+
+_PARTS = ("_centers", "", "_error")
+
+
+def _densities(arrays: dict[str, np.ndarray]) -> dict[str, Curve]:
+    """Density by subject against temperature, where it was free to vary."""
+    points = {}
+    for of in dict.fromkeys(str(name) for name in arrays["of"]):
+        mine = (arrays["of"] == of) & (arrays["density_error"] > 0)
+        mine &= np.isfinite(arrays["temperature_K"])
+        order = np.argsort(arrays["temperature_K"][mine])
+        if mine.any():
+            columns = ("temperature_K", "density", "density_error")
+            points[of] = Curve(*(arrays[name][mine][order] for name in columns))
+    return points
 
 
 def _errors(event):

@@ -119,7 +119,11 @@ def atomistic(
     def prepare(params, batches):
         return _prepared(params, batches, descriptor, species, unit)
 
-    return local(
+    @jax.jit
+    def rebase(params, batches):
+        return _rebased(params, _prepared(params, batches, descriptor, species, unit)["constants"])
+
+    potential = local(
         lambda params, env: evaluate(params, describe(env)),
         cutoff=descriptor.cutoff,
         init=lambda key: _initial(key, len(species), (descriptor.width, *hidden)),
@@ -129,6 +133,7 @@ def atomistic(
         evaluate=evaluate,
         kernel=kernel,
     )
+    return potential._replace(rebase=rebase)
 
 
 def _check(species, hidden, activation, unit):
@@ -194,6 +199,21 @@ def _prepared(params, batches, descriptor, species, unit):
     constants = {"mean": mean, "std": std, "scale": scale, "shift": shift}
     old = params["constants"]
     return {**params, "constants": {name: constants[name].astype(old[name].dtype) for name in old}}
+
+
+def _rebased(params, constants):
+    """The same function on new constants: the first and the last layer take up the difference."""
+    old, first = params["constants"], params["body"]["layers"][0]
+    weights = first["weights"] * (constants["std"] / old["std"])[..., None]
+    move = (constants["mean"] - old["mean"]) / old["std"]
+    biases = first["biases"] + jnp.sum(move[..., None] * first["weights"], axis=1)
+    output = old["scale"] * params["body"]["bias"] + old["shift"] - constants["shift"]
+    body = {
+        "layers": [{"weights": weights, "biases": biases}, *params["body"]["layers"][1:]],
+        "bias": output / constants["scale"],
+    }
+    readout = params["readout"]["weights"] * (old["scale"] / constants["scale"])[:, None]
+    return {"body": body, "readout": {"weights": readout}, "constants": constants}
 
 
 _CONSTANT = 1e-5

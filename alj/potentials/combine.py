@@ -162,6 +162,7 @@ def committee(potential: Potential) -> Potential:
     return potential._replace(
         init=init,
         prepare=jax.vmap(potential.prepare, (0, None)),
+        rebase=potential.rebase and jax.vmap(potential.rebase, (0, None)),
         atomic_energies=atomic_energies,
         evaluate=mean(potential.evaluate),
         environment_energies=by_rows and mean(by_rows),
@@ -183,7 +184,7 @@ def spread(values: Float[Array, "members *shape"]) -> Float[Array, "*shape"]:
 
 
 def sum_of(*potentials: Potential) -> Potential:
-    """The sum of potentials, such as a short-range prior plus a network.
+    """The sum of potentials; a network on potentials without params is `priors.with_prior`.
 
     Every part of the params is a tuple with one entry per potential. `prepare` prepares each on
     the same data.

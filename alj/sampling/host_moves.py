@@ -44,20 +44,12 @@ def host_sweeps(
 
     def fresh(arrays):
         positions, *fixed = arrays
+        accepted[:] = False  # neighbors may outgrow the capacity only after some moves
         written["positions"] = positions.copy()
         written["atomic"] = np.array(atomic, np.float64)
         return (written["positions"], *fixed, written["atomic"])
 
-    order, moves, dice = proposals
-    totals, accepted = np.empty(order.shape), np.zeros(order.shape, np.bool_)
-    rest = (
-        np.ascontiguousarray(order, np.int64),
-        np.ascontiguousarray(moves, np.float64),
-        np.ascontiguousarray(dice, np.float64),
-        *(float(limit) for limit in limits),
-        totals,
-        accepted,
-    )
+    rest, totals, accepted = _moves(proposals, limits)
     _runner(potential, params, structure, radius)(sweep, fresh, rest)
     positions = written["positions"].astype(dtype)
     return (
@@ -66,6 +58,61 @@ def host_sweeps(
         totals.astype(dtype),
         accepted,
     )
+
+
+def host_isobaric_sweeps(
+    potential: Potential,
+    params: Params,
+    structure: Structure,
+    atomic,
+    proposals,
+    limits,
+    radius: float,
+    stretches,
+):
+    """`host_sweeps` with a volume move after every cycle; also returns which were accepted."""
+    from alj.sampling.volume_kernel import isobaric
+
+    dtype = structure.positions.dtype
+    written: dict = {}
+
+    def fresh(arrays):
+        positions, species, *box = arrays
+        written.update(positions=positions.copy(), atomic=np.array(atomic, np.float64))
+        cell, inverse, images = (array.copy() for array in box)
+        written.update(cell=cell)
+        # A box may outgrow the capacity only after some moves: they are made again.
+        accepted[:], stretched[:] = False, False
+        return (written["positions"], species, cell, inverse, images, written["atomic"])
+
+    rest, totals, accepted = _moves(proposals, limits)
+    drawn = tuple(np.ascontiguousarray(part, np.float64) for part in stretches)
+    stretched = np.zeros(len(stretches.changes), np.bool_)
+    _runner(potential, params, structure, radius)(isobaric, fresh, (*rest, *drawn, stretched))
+    return (
+        structure._replace(
+            positions=written["positions"].astype(dtype), cell=written["cell"].astype(dtype)
+        ),
+        written["atomic"].astype(dtype),
+        totals.astype(dtype),
+        accepted,
+        stretched,
+    )
+
+
+def _moves(proposals, limits):
+    """What a kernel reads and writes of single-atom moves; and what it writes, apart."""
+    order, moves, dice = proposals
+    totals, accepted = np.empty(order.shape), np.zeros(order.shape, np.bool_)
+    arrays = (
+        np.ascontiguousarray(order, np.int64),
+        np.ascontiguousarray(moves, np.float64),
+        np.ascontiguousarray(dice, np.float64),
+        *(float(limit) for limit in limits),
+        totals,
+        accepted,
+    )
+    return arrays, totals, accepted
 
 
 def _runner(potential: Potential, params: Params, structure: Structure, radius: float):

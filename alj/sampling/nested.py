@@ -9,27 +9,29 @@ doi:10.1039/c9me00184k; Nielsen, J. Chem. Phys. 139, 124104 (2013), doi:10.1063/
 import math
 from typing import Literal, NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from alj.sampling import single_moves
 from alj.sampling.guards import Guard, guard, restarted
 from alj.sampling.single_moves import Limits, Rules, Swept, Walker, adapted, check_moves
-from alj.types import Frame, Potential, Sampler
+from alj.types import BadInput, Frame, Potential, Sampler
 
 
 class NestedState(NamedTuple):
-    """A walker, its step length in Å, the ceiling in eV, and what its guard remembers."""
+    """A walker, its step length in Å, the ceiling in eV, stages below the first one, its guard."""
 
     walker: Walker
     step_length: Float[Array, "*batch"]
     ceiling: Float[Array, "*batch"]
+    stages: Int[Array, "*batch"]
     guard: Guard
 
 
 class Settings(NamedTuple):
-    """Numbers of the rules; `highest` is the first ceiling in eV per atom."""
+    """Numbers of the rules; `highest` is the first ceiling, eV per atom, for `free` stages."""
 
     highest: float
+    free: int
     minimum_distance: float
     longest: float
     target: float
@@ -44,6 +46,7 @@ def nested_mc(
     step_A: float = 0.3,
     target_acceptance: float = 0.5,
     initial_ceiling_eV_per_atom: float | None = 0.02,
+    free_stages: int = 0,
     minimum_distance_A: float = 0.0,
     restarts: int = 6,
     engine: Literal["automatic", "jax", "host"] = "automatic",
@@ -59,6 +62,8 @@ def nested_mc(
         step_A: Longest step along each axis, and the one it starts with.
         target_acceptance: Share of accepted moves to which the step adapts after every stage.
         initial_ceiling_eV_per_atom: First ceiling; null starts with a free walk.
+        free_stages: Stages at the first ceiling before it falls: a walk that starts in a cold
+            structure needs some to climb, or its first median is already low.
         minimum_distance_A: No move may bring two atoms closer than this.
         restarts: How often a walk that fell below the floor starts again; then it stays frozen.
         engine: "host" is compiled code for CPUs, "jax" runs anywhere; both walk the same path.
@@ -67,8 +72,11 @@ def nested_mc(
         BadInput: a setting is out of range.
     """
     check_moves(cycles, cycles_per_stage, step_A, target_acceptance)
+    if free_stages < 0:
+        raise BadInput(f"free_stages: expected 0 or more, found {free_stages}")
     settings = Settings(
         highest=math.inf if initial_ceiling_eV_per_atom is None else initial_ceiling_eV_per_atom,
+        free=free_stages,
         minimum_distance=minimum_distance_A,
         longest=step_A,
         target=target_acceptance,
@@ -96,7 +104,8 @@ def _first_ceiling(xp, settings: Settings, walker: Walker):
 
 def _begin(xp, settings: Settings, walker: Walker) -> NestedState:
     length = xp.asarray(settings.longest, walker.atomic.dtype)
-    return NestedState(walker, length, _first_ceiling(xp, settings, walker), guard(xp, walker))
+    ceiling = _first_ceiling(xp, settings, walker)
+    return NestedState(walker, length, ceiling, xp.asarray(0), guard(xp, walker))
 
 
 def _limits(xp, settings: Settings, state: NestedState, floor) -> Limits:
@@ -114,12 +123,14 @@ def _settle(xp, settings: Settings, state: NestedState, swept: Swept, limits: Li
     stopped = energy < limits.floor
     frame = Frame(swept.walker.structure, energy, swept.acceptance, state.ceiling, stopped)
     length = adapted(xp, state.step_length, swept.acceptance, settings.target, settings.longest)
-    ceiling = xp.minimum(state.ceiling, xp.median(swept.energies))
+    lower = xp.minimum(state.ceiling, xp.median(swept.energies))
+    ceiling = xp.where(state.stages < settings.free, state.ceiling, lower)
     walker, watched = restarted(xp, swept.walker, state.guard, stopped, settings.restarts)
     again = watched.restarts > state.guard.restarts
     ceiling = xp.where(again, _first_ceiling(xp, settings, walker), ceiling)
     length = xp.where(again, xp.asarray(settings.longest, length.dtype), length)
-    return NestedState(walker, length, ceiling, watched), frame
+    stages = xp.where(again, xp.asarray(0), state.stages + 1)
+    return NestedState(walker, length, ceiling, stages, watched), frame
 
 
 RULES = Rules(_begin, _limits, _settle)

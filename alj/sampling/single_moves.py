@@ -28,7 +28,15 @@ from alj.geometry.neighbors import (
     table_from_offsets,
     table_size,
 )
-from alj.sampling.host_moves import host_energies, host_sweeps
+from alj.sampling.host_moves import host_energies, host_isobaric_sweeps, host_sweeps
+from alj.sampling.volume_moves import (
+    Barostat,
+    Stretches,
+    grown_walker,
+    propose_stretches,
+    shrunk,
+    stretched,
+)
 from alj.types import BadInput, Context, Key, Neighbors, Params, Potential, Stepper, Structure
 
 
@@ -63,11 +71,15 @@ class Limits(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a number of cycles did. `energies` after every attempted move, in eV."""
+    """What a number of cycles did. `energies` after every attempted move, in eV.
+
+    `stretch_acceptance` is that of the volume moves, where there are any.
+    """
 
     walker: Walker
     energies: Float[Array, " moves"]
     acceptance: Float[Array, ""]
+    stretch_acceptance: Float[Array, ""] | None = None
 
 
 class Rules(NamedTuple):
@@ -78,11 +90,13 @@ class Rules(NamedTuple):
     begin: `(xp, settings, walker) -> state`; a state has a `walker` and a `step_length`.
     limits: `(xp, settings, state, floor) -> Limits`.
     settle: `(xp, settings, state, swept, limits) -> (state, Frame)`.
+    barostat: `(xp, settings, state) -> Barostat` where a volume move follows every cycle.
     """
 
     begin: Callable[..., Any]
     limits: Callable[..., Limits]
     settle: Callable[..., tuple[Any, Any]]
+    barostat: Callable[..., Barostat] | None = None
 
 
 def moves(
@@ -110,6 +124,8 @@ def moves(
     if engine == "host" or (engine == "automatic" and potential.kernel is not None and on_cpu):
         return _host_moves(potential, rules, settings, cycles, longest_step_A)
 
+    radius, elastic = table_radius(potential, longest_step_A), rules.barostat is not None
+
     def init(key: Key, start: Walker, context: Context):
         walker = evaluated(potential, context.params, start, longest_step_A)
         return rules.begin(jnp, settings, walker)
@@ -119,18 +135,25 @@ def moves(
         proposals = propose(key, species, cycles, state.step_length)
         floor = floor_energy(jnp, context.targets, species, state.walker.atomic.dtype)
         limits = rules.limits(jnp, settings, state, floor)
-        swept = sweeps(potential, context.params, state.walker, proposals, limits, longest_step_A)
+        drawn = None
+        if rules.barostat is not None:
+            drawn = propose_stretches(key, cycles, rules.barostat(jnp, settings, state))
+        walker, params = state.walker, context.params
+        swept = sweeps(potential, params, walker, proposals, limits, longest_step_A, drawn)
         return rules.settle(jnp, settings, state, swept, limits)
 
     def overflowed(state):
         return state.walker.table.overflow
 
     def grow(state):
-        return state._replace(walker=state.walker._replace(table=grown(state.walker.table)))
+        walker = state.walker
+        if elastic:
+            return state._replace(walker=grown_walker(walker, radius))
+        return state._replace(walker=walker._replace(table=grown(walker.table)))
 
     def place(structures: Structure) -> Walker:
-        size = table_size(structures, table_radius(potential, longest_step_A), slack=1.3)
-        return _placed(structures, size)
+        smallest = shrunk(structures) if elastic else structures
+        return _placed(structures, table_size(smallest, radius, slack=1.3))
 
     return Stepper(init, step, overflowed, grow), place
 
@@ -150,10 +173,18 @@ def _host_moves(potential, rules, settings, cycles, longest_step_A):
         proposals = jax.device_get(_proposed(key, species, cycles, state.step_length))
         floor = floor_energy(np, context.targets, species, walker.atomic.dtype)
         limits = rules.limits(np, settings, state, floor)
-        structure, atomic, energies, accepted = host_sweeps(
-            potential, context.params, walker.structure, walker.atomic, proposals, limits, radius
-        )
-        swept = _swept(walker._replace(structure=structure, atomic=atomic), energies, accepted)
+        given = (potential, context.params, walker.structure, walker.atomic, proposals, limits)
+        volume_moves = None
+        if rules.barostat is None:
+            structure, atomic, energies, accepted = host_sweeps(*given, radius)
+        else:
+            barostat = rules.barostat(np, settings, state)
+            stretches = jax.device_get(_stretches(key, cycles, barostat))
+            structure, atomic, energies, accepted, volume_moves = host_isobaric_sweeps(
+                *given, radius, stretches
+            )
+        walker = walker._replace(structure=structure, atomic=atomic)
+        swept = _swept(walker, energies, accepted, volume_moves)
         return rules.settle(np, settings, state, swept, limits)
 
     def place(structures: Structure) -> Walker:
@@ -225,6 +256,7 @@ def propose(key: Key, species: Int[Array, " atoms"], cycles: int, length) -> Pro
 
 
 _proposed = partial(jax.jit, static_argnums=2)(propose)
+_stretches = partial(jax.jit, static_argnums=1)(propose_stretches)
 
 
 def sweeps(
@@ -234,17 +266,27 @@ def sweeps(
     proposals: Proposals,
     limits: Limits,
     longest_step_A: float,
+    stretches: Stretches | None = None,
 ) -> Swept:
-    """Some cycles of attempted single-atom moves, as a JAX loop."""
-    walker, (energies, accepted) = jax.lax.scan(
-        lambda w, p: _cycle(potential, params, w, p, limits, longest_step_A), walker, proposals
-    )
-    return _swept(walker, energies, accepted)
+    """Some cycles of attempted single-atom moves, each with its volume move, as a JAX loop."""
+
+    def cycle(walker, drawn):
+        proposal, stretch = drawn
+        walker, made = _cycle(potential, params, walker, proposal, limits, longest_step_A)
+        if stretch is None:
+            return walker, (*made, None)
+        renew = partial(evaluated, potential, params, longest_step_A=longest_step_A)
+        walker, accepted = stretched(walker, stretch, limits, renew)
+        return walker, (*made, accepted)
+
+    walker, made = jax.lax.scan(cycle, walker, (proposals, stretches))
+    return _swept(walker, *made)
 
 
-def _swept(walker, energies, accepted) -> Swept:
+def _swept(walker, energies, accepted, stretches=None) -> Swept:
     attempts = (walker.structure.species > 0).sum() * accepted.shape[0]
-    return Swept(walker, energies.reshape(-1), accepted.sum() / attempts)
+    volume_moves = None if stretches is None else stretches.sum() / stretches.shape[0]
+    return Swept(walker, energies.reshape(-1), accepted.sum() / attempts, volume_moves)
 
 
 def table_radius(potential: Potential, longest_step_A: float) -> float:

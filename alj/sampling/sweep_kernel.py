@@ -5,7 +5,7 @@ Importing this module imports numba, so it is imported only where moves are made
 
 import numpy as np
 
-from alj.potentials.host_code import compiled
+from alj.potentials.host_code import compiled, with_kernel
 
 
 @compiled
@@ -52,7 +52,7 @@ def listed(positions, species, cell, inverse, images, radius, count, indices, sh
     return True
 
 
-@compiled
+@with_kernel
 def atomic_energy(
     energy, arrays, scratch, a, positions, species, reach, count, indices, shifts, vectors, kinds
 ):
@@ -70,7 +70,7 @@ def atomic_energy(
     return energy(vectors, kinds, near, species[a], arrays, scratch)
 
 
-@compiled
+@with_kernel
 def energies(
     energy, arrays, scratch, capacity, cutoff, radius,
     positions, species, cell, inverse, images, atomic,
@@ -94,7 +94,7 @@ def energies(
     return True
 
 
-@compiled
+@with_kernel
 def sweep(
     energy, arrays, scratch, capacity, cutoff, radius,
     positions, species, cell, inverse, images, atomic,

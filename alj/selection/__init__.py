@@ -4,5 +4,6 @@ from alj.selection.committee import committee
 from alj.selection.posterior_variance import posterior_variance
 from alj.selection.random import random
 from alj.selection.spaced import spaced
+from alj.selection.trust_levels import trust_levels
 
-SELECTORS = (random, spaced, committee, posterior_variance)
+SELECTORS = (random, spaced, committee, posterior_variance, trust_levels)

@@ -58,7 +58,7 @@ def fit(
     count: int,
     *,
     on_block: Callable[[int, Any, Progress], bool | None] | None = None,
-    resume: tuple[int, Any] | None = None,
+    resume: tuple[int, Any | list] | None = None,
     block: int | None = None,
 ) -> Fitted:
     """Train `trainer.members` members of `potential` on a data set of `count` structures.
@@ -66,9 +66,11 @@ def fit(
     `params` (a leading member axis) are where "warm" members start; fresh ones, and all where they
     are None, are initialized and prepared on the data. `on_block(steps_done, state, progress)` is
     called after every `block` steps (default: ten times); a true answer ends the training;
-    `resume=(steps_done, state)` goes on from there and reaches the same parameters bit by bit.
+    `resume=(steps_done, state)` goes on from there and reaches the same parameters bit by bit; a
+    list stands for the leaves of the state, in order.
 
-    Raises BadInput without data and NotFinite, naming them, where members never had a finite loss.
+    Raises BadInput without data or where leaves do not fit; NotFinite, naming them, where members
+    never had a finite loss.
     """
     if count < 1 or not batches:
         raise BadInput("training needs at least one labeled structure, found none")
@@ -84,11 +86,14 @@ def fit(
         fold = _fold(trainer, potential, sized, train)
         context = Context(data=fold)
         stepper = _together(trainer.stepper)
-        if resume is None:
+
+        def beginning():
             starts = _starts(seed, trainer, potential, params, sized)
-            done, state = 0, _begin(stepper, begin, starts, context)
-        else:
-            done, state = resume
+            return _begin(stepper, begin, starts, context)
+
+        done, state = (0, beginning()) if resume is None else resume
+        if isinstance(state, list):
+            state = _whole(jax.eval_shape(beginning), state)
         state, history = run(
             stepper,
             learn,
@@ -164,6 +169,18 @@ def _begin(stepper, key, starts, context):
     return stepper.init(key, starts, context)
 
 
+def _whole(expected, leaves: list):
+    """The state that these leaves belong to; nothing is computed to find its shape."""
+    shapes, tree = jax.tree.flatten(expected)
+    found = [(np.shape(leaf), np.result_type(leaf)) for leaf in leaves]
+    if found != [(shape.shape, shape.dtype) for shape in shapes]:
+        raise BadInput(
+            "the checkpoint of this training does not fit it (other arrays); remove the checkpoint "
+            "and run again"
+        )
+    return jax.tree.unflatten(tree, leaves)
+
+
 def _starts(key, trainer, potential, params, batches):
     if params is not None and trainer.start == "warm":
         found = jax.tree.leaves(params)[0].shape[0]
@@ -172,7 +189,8 @@ def _starts(key, trainer, potential, params, batches):
                 f"a warm start needs params of {trainer.members} members, found {found}; "
                 "set trainer.start: fresh, or keep the number of members"
             )
-        return in_precision(params, trainer.precision)
+        params = in_precision(params, trainer.precision)
+        return params if potential.rebase is None else _rebased(potential, params, batches)
     fresh = _initialized(potential, trainer.members, key)
     return in_precision(_prepared(potential, fresh, batches), trainer.precision)
 
@@ -185,6 +203,11 @@ def _initialized(potential, members, key):
 @partial(jax.jit, static_argnums=0)
 def _prepared(potential, params, batches):
     return jax.vmap(potential.prepare, (0, None))(params, batches)
+
+
+@partial(jax.jit, static_argnums=0)
+def _rebased(potential, params, batches):
+    return jax.vmap(potential.rebase, (0, None))(params, batches)
 
 
 def _watch(on_block):

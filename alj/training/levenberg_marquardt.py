@@ -9,6 +9,10 @@ collinear, so this curvature-aware method earns its keep. Measured on water: dam
 the identity serves energies best; with forces a fit can stall at large damping, and is helped by
 another metric (the diagonal of JᵀJ), hence "automatic".
 
+Energies are served best by Nielsen's smooth control of the damping. With forces the valley is
+narrow and bent, and a fit crawls along at a middling damping; "delayed" control (a success divides
+the damping by five, a failure only doubles it) halved the loss after 100 steps on 30 structures.
+
 Where the dual form serves (fewer residuals than parameters), the step follows the curvature of the
 residuals: on 120 structures of water this reached after 60 steps the loss of 100 plain ones.
 
@@ -68,6 +72,7 @@ def levenberg_marquardt(
     damping: float = 1.0,
     damping_growth: float = 2.0,
     damping_kind: Literal["automatic", "identity", "diagonal"] = "automatic",
+    damping_control: Literal["automatic", "nielsen", "delayed"] = "automatic",
     stall_steps: int = 10,
     batch_size: int | None = None,
     energy_weight: float = 1.0,
@@ -89,10 +94,12 @@ def levenberg_marquardt(
         members: networks trained together; their mean is the better potential.
         l2: penalty on the square of the parameters, against the sum over structures.
         damping: the damping to begin with; with batches also the least.
-        damping_growth: factor of the damping after a first rejected step; it doubles with each
-            further one.
+        damping_growth: factor of the damping after a first rejected step; by Nielsen's control it
+            doubles with each further one.
         damping_kind: metric of the damping; "automatic" begins with the identity and, where forces
             are trained on, changes the metric when the fit stalls.
+        damping_control: how the damping follows success; "automatic" is "delayed" where forces are
+            trained on, else "nielsen".
         stall_steps: steps at a damping above 100 that count as a stall; the damping then restarts.
         batch_size: structures per step, each step made and judged on its own batch; null: all.
         energy_weight: weight of the energies.
@@ -125,6 +132,7 @@ def levenberg_marquardt(
         )
     quantities = ("energy", "forces") if force_weight > 0 else ("energy",)
     weights = Emphasis(energy_weight, force_weight, 0.0)
+    delayed = damping_control == "delayed" or (damping_control == "automatic" and force_weight > 0)
 
     # A small batch is fitted perfectly by ever longer steps, which forget all others.
     least = _LEAST if batch_size is None else damping
@@ -200,10 +208,13 @@ def levenberg_marquardt(
         return jnp.where(small, turn, 0.0)
 
     def regulated(state: _State, accepted, gain) -> _State:
-        """Nielsen's rule, then the restart of a stalled fit."""
+        """The damping by one rule or the other, then the restart of a stalled fit."""
         shrink = jnp.maximum(1.0 / 3.0, 1.0 - (2.0 * jnp.clip(gain, 0.0, 1.0) - 1.0) ** 3)
+        faster = jnp.minimum(2.0 * state.growth, 1e6)
+        if delayed:
+            shrink, faster = 0.2, damping_growth
         factor = jnp.where(accepted, shrink, state.growth)
-        growth = jnp.where(accepted, damping_growth, jnp.minimum(2.0 * state.growth, 1e6))
+        growth = jnp.where(accepted, damping_growth, faster)
         value = jnp.clip(state.damping * factor, least, _MOST)
         stalled = jnp.where(value > _STALL, state.stalled + 1, 0)
         restart = stalled >= stall_steps

@@ -6,13 +6,13 @@ A split is `(key, count, members) -> (members, count)`, True for training. All a
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Bool
 
 from alj.types import BadInput, Key
 
-Split = Callable[[Key, int, int], Bool[Array, "members count"]]
+# Arrays of the host: on the device, every new size of a growing data set would cost a program.
+Split = Callable[[Key, int, int], Bool[np.ndarray, "members count"]]
 
 NAMES = ("k_fold", "random", "inherited", "all")
 
@@ -35,13 +35,21 @@ def split_by_name(name: str, validation_fraction: float) -> Split:
     return made[name]
 
 
-def k_fold(validation_fraction: float = 0.1) -> Split:
-    """Each member leaves out another fold; there are 1/fraction folds, or as many as members."""
+def k_fold(validation_fraction: float = 0.1, seed: int = 0) -> Split:
+    """Each member leaves out another fold; there are 1/fraction folds, or as many as members.
 
-    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+    A structure keeps its fold while the data set grows (no key, only its place), so that a member
+    which goes on from earlier parameters never validates on what it was trained on.
+    """
+
+    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
         folds = min(max(members, round(1.0 / validation_fraction), 2), max(count, 2))
-        fold_of = _generator(key).permutation(count) % folds
-        return jnp.asarray(fold_of[None, :] != np.arange(members)[:, None] % folds)
+        deals = [
+            np.random.default_rng((seed, deal)).permutation(folds)
+            for deal in range(-(-count // folds))
+        ]
+        fold_of = np.concatenate(deals)[:count]
+        return fold_of[None, :] != np.arange(members)[:, None] % folds
 
     return split
 
@@ -49,11 +57,11 @@ def k_fold(validation_fraction: float = 0.1) -> Split:
 def random(validation_fraction: float = 0.1) -> Split:
     """Each member leaves out a random fraction of its own, at least one structure."""
 
-    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
         left_out = min(max(round(count * validation_fraction), 1), count - 1)
         generator = _generator(key)
         places = [generator.permutation(count) for _ in range(members)]
-        return jnp.asarray(np.stack(places) >= left_out)
+        return np.stack(places) >= left_out
 
     return split
 
@@ -64,16 +72,16 @@ def inherited(validation_fraction: float = 0.1, seed: int = 0) -> Split:
     What once validated a member never trains it later, so its validation error stays honest.
     """
 
-    def split(key: Key, count: int, members: int) -> Bool[Array, "members count"]:
+    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
         draws = [np.random.default_rng((seed, member)).random(count) for member in range(members)]
-        return jnp.asarray(np.stack(draws) >= validation_fraction)
+        return np.stack(draws) >= validation_fraction
 
     return split
 
 
 def everything() -> Split:
     """Every member trains on all structures and validates on none."""
-    return lambda key, count, members: jnp.ones((members, count), bool)
+    return lambda key, count, members: np.ones((members, count), bool)
 
 
 def _generator(key):

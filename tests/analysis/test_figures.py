@@ -92,6 +92,17 @@ def test_stacked_times_reach_the_sum():
     assert tops == [3.0, 4.0, 5.0]
 
 
+def test_shares_of_trust_fill_the_bar():
+    shares = {"accurate": 0.5, "candidate": 0.3, "failed": 0.2, "low_eV_per_A": 0.1}
+    rounds = [{"round": 0, "selection": None}, *[{"round": i, "selection": shares} for i in (1, 2)]]
+    bars = drawn(figures.trust_shares(rounds)).axes[0].patches
+    assert len(bars) == 6
+    assert [bar.get_height() for bar in bars[::2]] == pytest.approx([0.5, 0.3, 0.2])
+    tops = [bar.get_y() + bar.get_height() for bar in bars[-2:]]
+    assert tops == pytest.approx([1.0, 1.0])
+    assert bars[0].get_x() + bars[0].get_width() / 2 == pytest.approx(1.0)
+
+
 def test_a_rare_high_energy_does_not_flatten_the_rest():
     figure = drawn(figures.chosen_energies(rounds_of(12)))
     assert figure.axes[0].get_ylim()[1] < 1.0
@@ -118,6 +129,7 @@ def test_spread_against_error_is_logarithmic():
         figures.nested_ladder,
         figures.acceptance,
         figures.seconds,
+        figures.trust_shares,
         figures.chosen_energies,
     ],
 )

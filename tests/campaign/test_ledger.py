@@ -1,6 +1,10 @@
 """The ledger: attempts are remembered, the last one counts, damage and a full disk are clear."""
 
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +123,54 @@ def test_reading_needs_a_run_folder(tmp_path):
     Ledger(tmp_path).close()
     with Ledger(tmp_path, read_only=True) as ledger:
         assert ledger.counts()["attempts"] == 0
+
+
+KILLS = """
+import os, random, signal, sys, time
+from campaign.test_ledger import LABELS, attempt
+from alj.campaign.ledger import Ledger
+
+folder, moments = sys.argv[1], random.Random(0)
+for _ in range(40):
+    heard, said = os.pipe()
+    child = os.fork()  # before JAX has started any thread
+    if child == 0:
+        with Ledger(folder) as ledger:
+            os.write(said, b"o")
+            first = ledger.counts()["attempts"]
+            for number in range(first, 10**6):
+                ledger.add([attempt(str(number), LABELS)])
+                os.write(said, b"x")
+    assert os.read(heard, 1) == b"o"
+    time.sleep(moments.uniform(0.0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(said)
+    finished = 0
+    while part := os.read(heard, 65536):
+        finished += len(part)
+    os.close(heard)
+    with Ledger(folder) as ledger:
+        held = ledger.counts()["attempts"]
+    print(finished, held, flush=True)
+"""
+
+
+def test_killed_at_any_moment_it_holds_every_finished_label(tmp_path):
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, lines = 0, done.stdout.splitlines()
+    for line in lines:
+        finished, held = map(int, line.split())
+        assert finished <= held - before <= finished + 1
+        before = held
+    assert len(lines) == 40
+    assert before > 40
+    with Ledger(tmp_path) as ledger:
+        assert len(ledger.find([str(number) for number in range(before)])) == before

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from alj.campaign import events, models, supervised
+from alj.campaign import checkpoints, events, models, supervised
 from alj.campaign.supervised import make_plan, run_training
 from alj.types import BadInput
 
@@ -71,7 +71,7 @@ def test_running_again_trains_nothing_anew(trained, monkeypatch):
 
 def test_an_interrupted_training_ends_bit_identical(trained, tmp_path, monkeypatch):
     config, undisturbed = trained
-    monkeypatch.setattr(supervised, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(checkpoints, "SECONDS", -1.0)
     seen = []
 
     def kill(event):
@@ -86,12 +86,28 @@ def test_an_interrupted_training_ends_bit_identical(trained, tmp_path, monkeypat
     run_training(config, tmp_path / "run", begun.append)
     assert begun[0]["resumed"] is True
     progress = [event["done"] for event in begun if event["event"] == "progress"]
-    assert progress[0] == seen[2]
+    assert progress[0] == seen[2] + (seen[1] - seen[0])
     for one, other in zip(params_in(tmp_path / "run"), params_in(undisturbed), strict=True):
         np.testing.assert_array_equal(one, other)
     history = "results/training.npz"
     with np.load(tmp_path / "run" / history) as ours, np.load(undisturbed / history) as theirs:
         np.testing.assert_array_equal(ours["train"], theirs["train"])
+
+
+def test_a_second_training_in_the_folder_is_refused_and_the_first_unharmed(trained, tmp_path):
+    config, undisturbed = trained
+    refused = []
+
+    def meanwhile(event):
+        if event["event"] == "progress" and not refused:
+            with pytest.raises(BadInput, match="is in use by process") as caught:
+                run_training(config, tmp_path / "run")
+            refused.append(str(caught.value))
+
+    run_training(config, tmp_path / "run", meanwhile)
+    assert "\n" not in refused[0]
+    for one, other in zip(params_in(tmp_path / "run"), params_in(undisturbed), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_folder_belongs_to_its_configuration_and_its_data(trained, tmp_path):

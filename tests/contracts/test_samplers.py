@@ -12,6 +12,7 @@ from alj.stepping import run
 SMALL = {
     "metropolis_mc": {"cycles": 8, "cycles_per_frame": 2},
     "nested_mc": {"cycles": 8, "cycles_per_stage": 2},
+    "npt_mc": {"cycles": 8, "cycles_per_frame": 2},
     "perturbation": {"frames": 4},
 }
 

@@ -22,6 +22,7 @@ def evidence(count=POOL, seed=0):
         energy_spread=generator.uniform(size=count),
         force_spread=generator.uniform(size=(count, 5)),
         descriptors=generator.normal(size=(count, 4)),
+        known_force_spread=generator.uniform(high=0.3, size=(12, 4)),
     )
 
 

@@ -102,3 +102,20 @@ def test_each_species_has_its_own_network(mixture):
 def test_bad_settings(species, settings, hint):
     with pytest.raises(BadInput, match=hint):
         behler_parrinello(species, **settings)
+
+
+def test_rebasing_on_other_data_keeps_the_function(mixture):
+    potential, structures, energies = mixture
+    few = labeled(structures[:2], list(energies[:2]), potential.cutoff, CAPACITY)
+    all_ = labeled(
+        structures, list(energies + np.array([0.5, -0.2, 0.3, 0.9])), potential.cutoff, CAPACITY
+    )
+    before = potential.prepare(potential.init(jax.random.key(2)), (few,))
+    after = potential.rebase(before, (all_,))
+    expected = potential.prepare(before, (all_,))["constants"]
+    jax.tree.map(np.testing.assert_array_equal, after["constants"], expected)
+    assert not np.allclose(after["constants"]["std"], before["constants"]["std"])
+    for structure in structures:
+        size = table(structure, potential.cutoff, CAPACITY)
+        one, other = (potential.atomic_energies(p, structure, size) for p in (before, after))
+        np.testing.assert_allclose(one, other, rtol=1e-9)

@@ -32,8 +32,8 @@ def test_random_leaves_out_the_fraction_and_follows_the_key():
     assert not np.array_equal(first[0], first[1])
 
 
-def test_inherited_roles_stay_while_the_data_grow():
-    split = inherited(0.3)
+@pytest.mark.parametrize("split", [inherited(0.3), k_fold(0.3)])
+def test_inherited_roles_stay_while_the_data_grow(split):
     few, many = split(jax.random.key(0), 20, 4), split(jax.random.key(1), 90, 4)
     assert np.array_equal(np.asarray(few), np.asarray(many)[:, :20])
     assert 0.2 < (~np.asarray(many)).mean() < 0.4

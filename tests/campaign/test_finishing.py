@@ -1,0 +1,110 @@
+"""After the last round: refit, anchor, properties; remembered, extended, and told."""
+
+import json
+
+import numpy as np
+import pytest
+from campaign.test_loop import CONFIG
+
+from alj.campaign import events, models, properties
+from alj.campaign.ledger import Ledger
+from alj.campaign.loop import run_campaign
+from alj.campaign.plan import make_plan
+from alj.types import BadInput, Structure
+
+ENTRY = {
+    "name": "npt_mc", "temperature_K": 90.0, "pressure_bar": 100.0, "cycles": 40,
+    "cycles_per_frame": 2, "walks": 2, "atoms": 30, "range_A": 5.0, "angle_radius_A": 4.5,
+    "coordination_radius_A": 5.0, "minimum_distance_A": 2.5,
+}  # fmt: skip
+FINISH = {
+    **CONFIG,
+    "rounds": 2,
+    "explore_with": "best",
+    "refit": {"name": "levenberg_marquardt", "members": 3, "steps": 4, "split": "all"},
+    "anchor": {
+        "ensemble": "reference", "temperature_K": 90.0, "cycles": 40, "walks": 2, "candidates": 3,
+        "minimum_distance_A": 2.5,
+    },
+    "properties": [ENTRY],
+}  # fmt: skip
+
+
+def results(folder, name):
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_campaign(FINISH, folder).exit_code == 0
+    return folder
+
+
+def test_the_model_is_the_refitted_and_anchored_committee(finished):
+    model = models.load(finished)
+    assert model.members == 3
+    anchor = results(finished, "anchor")
+    assert anchor["labels"] == 6
+    assert model.config["potential"]["prior"] == [
+        {"name": "constant", "energy_eV": anchor["offset"]}
+    ]
+    with Ledger(finished, read_only=True) as ledger:
+        assert ledger.counts()["labeled"] == 9 + 6
+
+
+def test_properties_of_network_and_reference_by_the_same_code(finished):
+    table = results(finished, "properties")
+    assert [row["of"] for row in table] == ["reference", "network"]
+    for row in table:
+        assert row["title"] == "90 K, 100 bar"
+        assert 0.2 < row["density"] < 2.0  # g/cm³ of argon
+        assert row["density_error"] > 0
+        assert row["frames"] == 14
+    with np.load(finished / "results" / "properties.npz") as arrays:
+        shared = arrays["reference:0:rdf_centers"]
+        np.testing.assert_array_equal(shared, arrays["network:0:rdf_centers"])
+        np.testing.assert_allclose(arrays["reference:0:adf"].sum() * 2.0, 1.0)
+
+
+def test_running_again_changes_nothing_and_another_entry_extends(finished):
+    before = (finished / "results" / "properties.json").read_bytes()
+    written = {p: p.stat().st_mtime_ns for p in finished.glob("rounds/**/*.tree")}
+    run_campaign(FINISH, finished)
+    assert results(finished, "properties")[0]["density"] == json.loads(before)[0]["density"]
+    assert written == {p: p.stat().st_mtime_ns for p in finished.glob("rounds/**/*.tree")}
+    shorter = {**ENTRY, "cycles": 20}
+    run_campaign({**FINISH, "properties": [shorter]}, finished)
+    assert results(finished, "properties")[0]["frames"] == 7
+    told = [event for event in events.read(finished) if event["event"] == "round"]
+    assert [event["round"] for event in told] == [0, 1]
+
+
+def test_a_box_is_repeated_along_its_shortest_vectors():
+    fields = {
+        "positions": np.zeros((1, 3)), "species": np.full(1, 8), "cell": np.diag([2.0, 3.0, 5.0]),
+        "charge": np.int32(0), "multiplicity": np.int32(0),
+    }  # fmt: skip
+    box = properties.repeated(Structure(**fields), 3)
+    np.testing.assert_array_equal(np.diag(box.cell), [4.0, 6.0, 5.0])
+    assert sorted(map(tuple, box.positions)) == [(0, 0, 0), (0, 3, 0), (2, 0, 0), (2, 3, 0)]
+    with pytest.raises(BadInput, match="three directions"):
+        properties.repeated(Structure(**{**fields, "cell": np.zeros((3, 3))}), 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("anchor", {"ensemble": "nature"}, "ensemble"),
+        ("anchor", {"temprature_K": 3.0}, "temperature_K"),
+        ("anchor", "reference", "mapping"),
+        ("properties", [{"name": "npt_mc", "walk": 2}], "walks"),
+        ("properties", [{"name": "npt_mc", "pressure_bar": -1.0}], "pressure_bar"),
+        ("refit", {"name": "levenberg_marquardt", "step": 3}, "steps"),
+        ("explore_with", "worst", "explore_with"),
+    ],
+)
+def test_bad_settings_get_one_clear_line(key, value, words):
+    with pytest.raises(BadInput, match=words) as caught:
+        make_plan({**FINISH, key: value})
+    assert "\n" not in str(caught.value)
