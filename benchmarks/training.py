@@ -2,7 +2,8 @@
 
 Prints one line per case: dtype, cores, seconds to compile (time to the end of the first block,
 less the same of a second fit), seconds per step. Run alone, on an idle machine:
-`python benchmarks/training.py [members] [structures]`.
+`python benchmarks/training.py [members] [structures]`. `python benchmarks/training.py controls`
+prints instead the loss after 100 steps on energies and forces by either control of the damping.
 """
 
 import os
@@ -97,5 +98,25 @@ def main(members: int = 10, structures: int = 300) -> None:
     measure("energies and forces", forces, potential, liquids(max(structures // 10, 1)))
 
 
+def controls(members: int = 3, structures: int = 30, steps: int = 100) -> None:
+    """How far each control of the damping gets with forces, in the same number of steps."""
+    potential, batch = behler_parrinello((8,)), liquids(structures)
+    for control in ("nielsen", "delayed"):
+        trainer = levenberg_marquardt(
+            potential,
+            steps=steps,
+            members=members,
+            force_weight=1.0,
+            split="all",
+            damping_control=control,
+        )
+        fitted = fit(jax.random.key(1), trainer, potential, None, (batch,), structures)
+        losses = ", ".join(f"{loss:.4f}" for loss in fitted.loss)
+        print(f"{control}: loss of {members} members after {steps} steps: {losses}")
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:] == ["controls"]:
+        controls()
+    else:
+        main(*map(int, sys.argv[1:]))

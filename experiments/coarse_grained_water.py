@@ -129,7 +129,8 @@ def obtained(folder: Path) -> dict[str, Any] | None:
     anchor, properties = _json(folder, "anchor"), _json(folder, "properties") or []
     last = summary.rounds[-1]
     kinds = test["by_config_type"]
-    computed = last["labels"] + last["start_labels"] + (anchor["labels"] if anchor else 0)
+    anchored = anchor["labels"] if anchor else 0
+    computed = last["labels"] + last["start_labels"] + anchored
     found: dict[str, Any] = {
         "variant": folder.name.rsplit("-", 1)[0],
         "ended": summary.reason,
@@ -140,7 +141,7 @@ def obtained(folder: Path) -> dict[str, Any] | None:
         "labels computed": {
             "by the rounds": last["labels"],
             "to minimize the start": last["start_labels"],
-            "to anchor": anchor["labels"] if anchor else 0,
+            "to anchor": anchored,
             "in all": computed,
         },
         "structures kept": last["kept"],

@@ -29,13 +29,15 @@ def learning_curve(
     *,
     target_meV_per_atom: float | None = None,
     published: Mapping | None = None,
+    finished_meV_per_atom: float | None = None,
 ) -> Figure:
     """Energy errors against the number of labels the network was trained on.
 
     One panel counts the labels computed; where fewer were kept, a second one counts those. A
     candidate's error is the network's on structures it chose itself, before it learned them, and
     so belongs to the labels of the round before. `published` has "label", "computed" and/or
-    "kept", and "error" (meV/atom).
+    "kept", and "error" (meV/atom). `finished_meV_per_atom` is the error on the test set of the
+    model that was trained anew and anchored after the last round.
     """
     computed, kept = _column(rounds, "labels"), _column(rounds, "kept")
     published = published or {}
@@ -59,6 +61,11 @@ def learning_curve(
             panel.plot(
                 published[kind], published["error"], "--", color=GRAY, marker="x", ms=5,
                 label=published.get("label", "published"),
+            )  # fmt: skip
+        if finished_meV_per_atom is not None:
+            panel.plot(
+                counts[-1:], [finished_meV_per_atom], "*", ms=13, color=COLORS[4], mec="k",
+                mew=0.6, label="MAE, the finished model", zorder=4,
             )  # fmt: skip
         if target_meV_per_atom is not None:
             panel.axhline(target_meV_per_atom, ls="--", lw=1, color="k", label="target")

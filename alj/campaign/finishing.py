@@ -88,7 +88,7 @@ def _anchored(run: Run, key: Key, state: RoundState) -> Anchoring:
     predicted = member_energies(plan.potential, state.params, data).mean(axis=1)
     datasets.write(run.folder / "rounds" / f"{state.round:03d}" / "anchor.extxyz", data)
     run.ledger.record(
-        state.round,
+        -state.round,  # of no round: a later one must not take its place
         hashes,
         origins=["anchor"] * len(frames),
         scores=[float("nan")] * len(frames),

@@ -62,9 +62,9 @@ def _rounds(run: Run) -> Outcome:
         }
     )  # fmt: skip
     test = store.remember("test", lambda: _test_set(run, test_key, state))
-    reason = f"all {plan.rounds} rounds done"
+    reason, labels = f"all {plan.rounds} rounds done", 0
     for index in range(plan.rounds):
-        state, labels, paused = _round(run, index, state, test)
+        state, labels, paused = _round(run, index, state, test, labels)
         if paused:
             run.emit({"event": "paused", "round": index, "reason": paused})
             return Outcome(paused, PAUSED)
@@ -77,9 +77,12 @@ def _rounds(run: Run) -> Outcome:
     return Outcome(reason, DONE)
 
 
-def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, int, str | None]:
-    """One round: the next state, the labels until then, and the reason for a pause.
+def _round(
+    run: Run, index: int, state: RoundState, test, before: int
+) -> tuple[RoundState, int, str | None]:
+    """One round: the next state, the labels computed until then, and the reason for a pause.
 
+    Counted are the labels of the rounds, `before` this one and in it, not those of an anchor.
     Each stage begins where its result is not remembered. What is remembered last, the report, says
     that files and ledger hold the round; its event is the only thing that may still be missing.
     """
@@ -97,8 +100,9 @@ def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, i
     if not learned and run.ledger.counts()["failed"] > plan.stop.failed_labels:
         kinds = run.ledger.counts()["failures"]
         failed = f"{sum(kinds.values())} labels failed ({kinds}); see alj status --failures"
-        return state, run.ledger.counts()["labeled"], failed
+        return state, before, failed
     labels = [None if isinstance(a, LabelingFailed) else a for a in answers]
+    computed = before + sum(label is not None for label in labels)
     checkpoint = _checkpoint(run, index, labels)
 
     def learn_from() -> tuple[RoundState, dict]:
@@ -112,13 +116,12 @@ def _round(run: Run, index: int, state: RoundState, test) -> tuple[RoundState, i
     def report_on() -> dict:
         report = _report(run, index, chosen, judged, after, test, watch)
         _record(run, index, chosen, answers, judged)
-        failed_now = sum(isinstance(a, LabelingFailed) for a in answers)
-        return {**report, "failed_now": failed_now}
+        return {**report, "labels": computed, "failed_now": labels.count(None)}
 
     report = store.remember(f"{index:03d}/report", report_on)
     if index not in run.told:
         run.emit({"event": "round", **report})
-    return after, report["labels"], None
+    return after, computed, None
 
 
 def _known(run: Run, chosen: Proposal) -> list:
@@ -201,7 +204,6 @@ def _report(run, index, chosen, judged, after, test, watch) -> dict:
     known = chosen.report
     return {
         "round": index,
-        "labels": counts["labeled"],
         "failed": counts["failed"],
         "failures": counts["failures"],
         "kept": datasets.count(after.data),
@@ -212,6 +214,7 @@ def _report(run, index, chosen, judged, after, test, watch) -> dict:
         "acceptance": known["acceptance"],
         "ladder": known["ladder"],
         "stopped_walks": known["stopped"],
+        "selection": known.get("selection"),
         "chosen_energy_eV_per_atom": (chosen.predicted / np.maximum(atoms, 1)).tolist(),
         "seconds": watch.seconds(),
     }

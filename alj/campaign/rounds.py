@@ -113,6 +113,8 @@ def absorb(
         errors[i] = (proposal.predicted[i] - float(labels[i].energy)) / atoms[i]
     tolerance = plan.data.keep_error_above_meV_per_atom
     worth = [i for i in good if tolerance is None or not abs(errors[i]) <= tolerance / 1000]
+    if plan.stop.kept is not None:
+        worth = _worst(worth, errors, plan.stop.kept - datasets.count(state.data))
     chosen = datasets.select(proposal.chosen, worth)
     data = datasets.append(
         state.data, datasets.structures(chosen), [labels[i] for i in worth], list(chosen.info)
@@ -128,6 +130,12 @@ def absorb(
     if worth or state.params is None:
         after = trained(key, after, plan, state.params, **fitting)
     return after, {**judged, "errors": errors, "kept_mask": kept}
+
+
+def _worst(worth: list[int], errors: np.ndarray, room: int) -> list[int]:
+    """Those of the largest error where there is not room for all, in their order."""
+    largest = sorted(worth, key=lambda i: -abs(np.nan_to_num(errors[i], nan=np.inf)))
+    return sorted(largest[: max(room, 0)])
 
 
 def judge(errors: np.ndarray, walks: list) -> dict:

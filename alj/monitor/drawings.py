@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from alj.analysis import figures, liquid_figures
+from alj.analysis import errors, figures, liquid_figures
 from alj.analysis.liquid_figures import Curve
 
 PUBLISHED = {
@@ -72,7 +72,7 @@ def drawings_of(
 ) -> list[Drawing]:
     """The figures that there are data for, in the order in which the report shows them."""
     return [
-        *_of_rounds(rounds, config, labeler),
+        *_of_rounds(rounds, config, labeler, _finished(results.get("test", {}), config)),
         *_of_results(results),
         *_of_properties(results.get("properties", {}), MEASURED.get(labeler, {})),
     ]
@@ -90,7 +90,17 @@ def read_results(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return results
 
 
-def _of_rounds(rounds: list[dict], config: dict, labeler: str) -> list[Drawing]:
+def _finished(test: dict[str, np.ndarray], config: dict) -> float | None:
+    """The error of a model that was made after the last round; None where it is the round's own."""
+    made = config.get("refit") or config.get("anchor")
+    if not made or not len(test.get("energy", ())):
+        return None
+    return 1000.0 * errors.mae(test["energy"] - test["energy_reference"])
+
+
+def _of_rounds(
+    rounds: list[dict], config: dict, labeler: str, finished: float | None
+) -> list[Drawing]:
     stop, data = config.get("stop") or {}, config.get("data") or {}
     target = data.get("keep_error_above_meV_per_atom") or stop.get("scatter_meV_per_atom")
     published = PUBLISHED.get(labeler)
@@ -103,9 +113,15 @@ def _of_rounds(rounds: list[dict], config: dict, labeler: str) -> list[Drawing]:
                 "Candidates are structures that the network chose itself, judged before it "
                 "learned them; where a walk looks for a network's mistakes they are harder than "
                 "the test set.",
-                [[event.get("labels"), event.get("kept"), _errors(event)] for event in rounds],
+                [
+                    finished,
+                    [[event.get("labels"), event.get("kept"), _errors(event)] for event in rounds],
+                ],
                 lambda: figures.learning_curve(
-                    rounds, target_meV_per_atom=target, published=published
+                    rounds,
+                    target_meV_per_atom=target,
+                    published=published,
+                    finished_meV_per_atom=finished,
                 ),
             )
         )

@@ -1,0 +1,62 @@
+"""The experiments' configurations are valid, and their tables say what the runs said."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alj.campaign.plan import make_plan
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("coarse_grained_water_*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def water():
+    path = ROOT / "experiments" / "coarse_grained_water.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_variant_of_every_configuration_can_be_built(water, path):
+    plan = water.read(path)
+    variants = {name: changes for name, changes in plan["variants"].items() if changes is not None}
+    assert variants
+    for changes in variants.values():
+        campaign = make_plan(water.merged(plan["campaign"], {**changes, "seed": plan["seeds"][0]}))
+        limit = campaign.stop.labels
+        assert limit is not None
+        assert limit <= 1000
+        assert campaign.properties
+
+
+def test_overlap_of_distributions(water):
+    first, second = np.array([1.0, 2.0, 1.0]), np.array([2.0, 1.0, 1.0])
+    assert water.overlap(first, first) == 1.0
+    assert water.overlap(first, second) == pytest.approx(3.0 / 4.0)
+
+
+def test_the_page_marks_what_was_missed_and_what_did_not_run(water):
+    error = {
+        "structures": 10, "energy_mae_meV_per_atom": 2.5, "energy_bias_meV_per_atom": 0.1,
+        "energy_scatter_meV_per_atom": 3.0, "force_mae_eV_per_A": 0.05,
+    }  # fmt: skip
+    found = {
+        "variant": "energies", "seed": 1, "rounds": 3, "ended": "all 3 rounds done",
+        "seconds": 75, "structures kept": 30, "anchor": None, "properties": [],
+        "labels computed": {"by the rounds": 30, "start": 5, "anchor": 0, "in all": 35},
+        "errors": {"broad": error},
+        "quantities": {"energy MAE, broad": 2.5, "force MAE, broad": 50.0, "structures kept": 30},
+    }  # fmt: skip
+    page = water.page({"energies-1": found, "energies-2": None}, Path("configs/x.yaml"))
+    rows = {line.split(" | ")[0]: line for line in reversed(page.splitlines())}
+    assert "2.5 **missed**" in rows["| energy MAE, broad (meV/bead)"]
+    assert "50 reached" in rows["| force MAE, broad (meV/Å)"]
+    assert "*not run*" in rows["| energies-2"]
+    assert "1 min 15 s" in rows["| energies-1"]
