@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import datasets, models
+from alj.campaign import datasets, models, trees
 from alj.campaign.anchoring import Anchoring, anchoring
 from alj.campaign.datasets import Dataset
 from alj.campaign.draws import drawn, reference_potential
@@ -35,10 +35,14 @@ def finish(run: Run, state: RoundState, test: Dataset) -> None:
         run.emit({"event": "stage", "round": state.round, "stage": "refit"})
         name = f"{state.round:03d}/refit"
         state = run.store.remember(name, lambda: trained(refit_key, state, run.plan, None, trainer))
+        state, stalled = without_stalled(state)
+        if stalled:
+            text = f"refit: {stalled} of {trainer.members} members stalled and were left out"
+            run.emit({"event": "note", "text": text})
     offset = 0.0
     if run.plan.anchor is not None:
         run.emit({"event": "stage", "round": state.round, "stage": "anchor"})
-        name = f"{state.round:03d}/anchor"
+        name = f"{state.round:03d}/anchor-{_digest(state.params)}"
         found = run.store.remember(name, lambda: _anchored(run, anchor_key, state))
         _write_json(run, "anchor", found._asdict())
         offset = found.offset
@@ -51,6 +55,20 @@ def finish(run: Run, state: RoundState, test: Dataset) -> None:
             _write_json(run, name, evaluate(model, data, predicted))
     if run.plan.properties:
         _properties(run, property_key, state, model)
+
+
+def without_stalled(state: RoundState) -> tuple[RoundState, int]:
+    """The committee without the members whose loss is `STALLED` times the best one's, and how many.
+
+    Least squares on forces ends in a poor minimum now and then; such a member spoils the mean.
+    """
+    losses = np.asarray(state.memory["fit"]["losses"])
+    good = np.flatnonzero(losses <= STALLED * losses.min())
+    params = jax.tree.map(lambda leaf: leaf[good], state.params)
+    return state._replace(params=params), len(losses) - len(good)
+
+
+STALLED = 5.0
 
 
 def save_model(run: Run, state: RoundState, offset_eV_per_atom: float = 0.0) -> None:
@@ -127,7 +145,7 @@ def _properties(run: Run, key: Key, state: RoundState, model: Model) -> None:
 
             # The reference depends on no network, so later rounds need not repeat it.
             mark = _digest(spec)
-            owner = "reference" if subject.name == "reference" else f"{state.round:03d}"
+            owner = "reference" if subject.name == "reference" else _digest(state.params)
             began = time.monotonic()
             found = measure(
                 jax.random.fold_in(key, int(mark[:7], 16)), spec, subject, state.start, run.store,
@@ -145,8 +163,9 @@ def _properties(run: Run, key: Key, state: RoundState, model: Model) -> None:
     save_arrays(run.folder / "results" / "properties.npz", arrays)
 
 
-def _digest(spec: dict) -> str:
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+def _digest(tree) -> str:
+    """A mark of params or settings: what is remembered of others is not taken for theirs."""
+    return hashlib.sha256(trees.encode(tree)).hexdigest()[:12]
 
 
 def _title(spec: dict) -> str:

@@ -326,8 +326,9 @@ def trained(
 
 
 def _summary(fitted: Fitted) -> dict:
-    """Errors at the end of a training, averaged over the members."""
-    summary = {"steps": fitted.steps, "best": fitted.best}
+    """How a training ended: losses of the members, and errors averaged over them."""
+    losses = [float(loss) for loss in fitted.loss]
+    summary = {"steps": fitted.steps, "best": fitted.best, "losses": losses}
     if fitted.history is not None:
         last = jax.tree.map(lambda x: 1000 * float(np.mean(x[-1])), fitted.history)
         summary["train_rmse_meV_per_atom"] = last.train_error.energy

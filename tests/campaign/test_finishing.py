@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 from campaign.test_loop import CONFIG
+from campaign.tiny import cluster
 
-from alj.campaign import events, models, properties
+from alj.campaign import datasets, events, models, properties
+from alj.campaign.finishing import without_stalled
 from alj.campaign.ledger import Ledger
 from alj.campaign.loop import run_campaign
 from alj.campaign.plan import make_plan
+from alj.campaign.rounds import RoundState
 from alj.types import BadInput, Structure
 
 ENTRY = {
@@ -78,6 +81,15 @@ def test_running_again_changes_nothing_and_another_entry_extends(finished):
     assert results(finished, "properties")[0]["frames"] == 7
     told = [event for event in events.read(finished) if event["event"] == "round"]
     assert [event["round"] for event in told] == [0, 1]
+
+
+def test_members_that_stalled_are_left_out():
+    params = {"weights": np.arange(8.0).reshape(4, 2)}
+    memory = {"fit": {"losses": [0.1, 0.5, 0.02, 0.05]}}
+    state = RoundState(3, params, datasets.empty(), cluster(0), memory)
+    left, stalled = without_stalled(state)
+    assert stalled == 2
+    np.testing.assert_array_equal(left.params["weights"], params["weights"][[2, 3]])
 
 
 def test_a_box_is_repeated_along_its_shortest_vectors():
