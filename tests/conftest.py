@@ -26,6 +26,15 @@ jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Compiled programs pile up over hundreds of tests: forget them beyond 2 GB."""
+    yield
+    memory = Path("/proc/self/statm")
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 2e9:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def data_folder() -> Path:
     """Small reference files made by other codes."""

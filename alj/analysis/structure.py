@@ -78,8 +78,13 @@ def highest(
     *,
     lowest: bool = False,
 ) -> Peak:
-    """The maximum (or minimum) of a curve between two positions, refined by a parabola."""
+    """The maximum (or minimum) of a curve between two positions, refined by a parabola.
+
+    NaN where the curve has no point between them.
+    """
     inside = np.flatnonzero((centers >= low) & (centers <= high))
+    if not len(inside):
+        return Peak(float("nan"), float("nan"))
     signed = -values if lowest else values
     at = int(inside[np.argmax(signed[inside])])
     if not 0 < at < len(centers) - 1:

@@ -16,13 +16,12 @@ from ase.data import atomic_masses
 
 from alj import registry
 from alj.analysis import structure as structures
-from alj.analysis.thermodynamics import mean_of_walks
+from alj.analysis.thermodynamics import density_g_per_cc, mean_of_walks
 from alj.arrays import split_named
 from alj.campaign.store import FolderStore
 from alj.sampling import SAMPLERS
 from alj.stepping import batched, run
 from alj.types import BadInput, Context, Key, Params, Potential, Sampler, Structure
-from alj.units import mass_density
 
 SEGMENTS = 10
 """Parts in which a run is remembered, equilibration included."""
@@ -215,11 +214,10 @@ def _measured(frames, settings: PropertySettings) -> dict:
     steps, walks = frames.energy.shape
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), frames.structure)
     atoms = (flat.species > 0).sum(axis=1)
-    volumes = np.abs(np.linalg.det(flat.cell))
-    masses = atomic_masses[flat.species].sum(axis=1)
+    mass = float(atomic_masses[flat.species[0]].sum())
     if settings.mass_amu is not None:
-        masses = atoms * settings.mass_amu
-    density = [mass_density(1.0, m, v) for m, v in zip(masses, volumes, strict=True)]
+        mass = float(atoms[0] * settings.mass_amu)
+    density = density_g_per_cc(flat.cell, mass)
     rdf = structures.radial_distribution(flat, range_A=settings.range_A, width_A=settings.width_A)
     adf = structures.angle_distribution(flat, radius_A=settings.angle_radius_A)
     around = structures.coordination(flat, radius_A=settings.coordination_radius_A)

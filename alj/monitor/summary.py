@@ -53,6 +53,10 @@ ERRORS = (
 )
 
 
+LAST = ("refit", "anchor", "properties")
+"""Stages after the last round, which came sooner than planned: rounds no longer tell the time."""
+
+
 def summarize(folder: Path) -> Summary:
     """The state of the run in `folder`."""
     state = summary_of(read_events(folder))
@@ -77,13 +81,14 @@ def summary_of(events: list[dict]) -> Summary:
     failures: Counter = Counter(last_round.get("failures") or {})
     planned = max([int(e.get("rounds") or 0) for e in events if e["event"] == "campaign"] + [0])
     spent = _seconds(events)
+    stage = str(begun[-1].get("stage") or "") if begun and not ended else ""
     return Summary(
         state=str(end["event"]) if ended else ("running" if events else "new"),
         reason=str(end.get("reason") or "") if ended else "",
         rounds=rounds,
         round=int((begun[-1] if begun else last_round).get("round") or 0),
         planned=planned,
-        stage=str(begun[-1].get("stage") or "") if begun and not ended else "",
+        stage=stage,
         labels=int(last_round.get("labels") or 0),
         kept=int(last_round.get("kept") or 0),
         failed=int(last_round.get("failed") or 0),
@@ -94,7 +99,7 @@ def summary_of(events: list[dict]) -> Summary:
         started=float(first.get("time") or 0.0),
         last=float(events[-1].get("time") or 0.0) if events else 0.0,
         seconds=spent,
-        remaining=None if ended else _remaining(rounds, planned),
+        remaining=None if ended or stage.startswith(LAST) else _remaining(rounds, planned),
     )
 
 

@@ -83,6 +83,7 @@ def test_an_extremum_is_refined_by_a_parabola():
     peak = highest(x, 3.0 - (x - 0.93) ** 2, 0.2, 1.8)
     np.testing.assert_allclose(peak, [0.93, 3.0])
     np.testing.assert_allclose(highest(x, (x - 0.93) ** 2, 0.2, 1.8, lowest=True)[0], 0.93)
+    assert np.isnan(highest(x, x, 2.1, 2.2)).all()
 
 
 def test_without_a_density_there_is_no_radial_distribution(liquid):
