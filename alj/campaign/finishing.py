@@ -58,12 +58,14 @@ def finish(run: Run, state: RoundState, test: Dataset) -> None:
 
 
 def without_stalled(state: RoundState) -> tuple[RoundState, int]:
-    """The committee without the members whose loss is `STALLED` times the best one's, and how many.
+    """The committee without members whose loss is above `STALLED` times the best, and how many.
 
-    Least squares on forces ends in a poor minimum now and then; such a member spoils the mean.
+    Least squares ends in a poor minimum now and then; such a member spoils the mean. The better
+    half stays in any case.
     """
     losses = np.asarray(state.memory["fit"]["losses"])
-    good = np.flatnonzero(losses <= STALLED * losses.min())
+    half = np.sort(losses)[(len(losses) - 1) // 2]
+    good = np.flatnonzero(losses <= max(STALLED * losses.min(), half))
     params = jax.tree.map(lambda leaf: leaf[good], state.params)
     return state._replace(params=params), len(losses) - len(good)
 

@@ -8,11 +8,12 @@ from campaign.test_loop import CONFIG
 from campaign.tiny import cluster
 
 from alj.campaign import datasets, events, models, properties
-from alj.campaign.finishing import without_stalled
+from alj.campaign.finishing import STALLED, without_stalled
 from alj.campaign.ledger import Ledger
 from alj.campaign.loop import run_campaign
 from alj.campaign.plan import make_plan
 from alj.campaign.rounds import RoundState
+from alj.campaign.store import FolderStore
 from alj.types import BadInput, Structure
 
 ENTRY = {
@@ -46,7 +47,9 @@ def finished(tmp_path_factory):
 
 def test_the_model_is_the_refitted_and_anchored_committee(finished):
     model = models.load(finished)
-    assert model.members == 3
+    losses = np.array(FolderStore(finished).recall("002/refit").memory["fit"]["losses"])
+    assert len(losses) == 3
+    assert model.members == np.sum(losses <= max(STALLED * losses.min(), np.median(losses)))
     anchor = results(finished, "anchor")
     assert anchor["labels"] == 6
     assert model.config["potential"]["prior"] == [
@@ -85,11 +88,16 @@ def test_running_again_changes_nothing_and_another_entry_extends(finished):
 
 def test_members_that_stalled_are_left_out():
     params = {"weights": np.arange(8.0).reshape(4, 2)}
-    memory = {"fit": {"losses": [0.1, 0.5, 0.02, 0.05]}}
-    state = RoundState(3, params, datasets.empty(), cluster(0), memory)
-    left, stalled = without_stalled(state)
-    assert stalled == 2
-    np.testing.assert_array_equal(left.params["weights"], params["weights"][[2, 3]])
+    for losses, good in (
+        ([0.11, 0.5, 0.02, 0.05], [2, 3]),
+        ([0.09, 0.09, 0.02, 0.05], [0, 1, 2, 3]),
+        ([0.9, 0.3, 0.02, 0.5], [1, 2]),  # the better half stays
+    ):
+        memory = {"fit": {"losses": losses}}
+        state = RoundState(3, params, datasets.empty(), cluster(0), memory)
+        left, stalled = without_stalled(state)
+        assert stalled == 4 - len(good)
+        np.testing.assert_array_equal(left.params["weights"], params["weights"][good])
 
 
 def test_a_box_is_repeated_along_its_shortest_vectors():
