@@ -10,6 +10,7 @@ import numpy as np
 from alj.arrays import split_named
 from alj.campaign import datasets, models, trees
 from alj.campaign.anchoring import Anchoring, anchoring
+from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.datasets import Dataset
 from alj.campaign.draws import drawn, reference_potential
 from alj.campaign.evaluate import evaluate, parity, predict
@@ -22,7 +23,7 @@ from alj.campaign.properties import Subject, measure
 from alj.campaign.rounds import RoundState, trained
 from alj.campaign.store import write_file
 from alj.campaign.tables import save_arrays
-from alj.types import BadInput, Key, LabelingFailed
+from alj.types import BadInput, Key, LabelingFailed, Trainer
 
 
 def finish(run: Run, state: RoundState, test: Dataset) -> None:
@@ -30,15 +31,8 @@ def finish(run: Run, state: RoundState, test: Dataset) -> None:
     refit_key, anchor_key, property_key = split_named(
         jax.random.fold_in(run.plan.key, _AFTER_THE_LAST), "refit", "anchor", "properties"
     )
-    trainer = run.plan.refit
-    if trainer is not None:
-        run.emit({"event": "stage", "round": state.round, "stage": "refit"})
-        name = f"{state.round:03d}/refit"
-        state = run.store.remember(name, lambda: trained(refit_key, state, run.plan, None, trainer))
-        state, stalled = without_stalled(state)
-        if stalled:
-            text = f"refit: {stalled} of {trainer.members} members stalled and were left out"
-            run.emit({"event": "note", "text": text})
+    if run.plan.refit is not None:
+        state = _refitted(run, refit_key, state, run.plan.refit)
     offset = 0.0
     if run.plan.anchor is not None:
         run.emit({"event": "stage", "round": state.round, "stage": "anchor"})
@@ -55,6 +49,33 @@ def finish(run: Run, state: RoundState, test: Dataset) -> None:
             _write_json(run, name, evaluate(model, data, predicted))
     if run.plan.properties:
         _properties(run, property_key, state, model)
+
+
+def _refitted(run: Run, key: Key, state: RoundState, trainer: Trainer) -> RoundState:
+    """The state with a committee trained from scratch, stalled members left out."""
+    run.emit({"event": "stage", "round": state.round, "stage": "refit"})
+    prefix = f"{state.round:03d}/"
+    checkpoint = Checkpoint(run.store, prefix + "refitting", steps=trainer.steps)
+
+    def on_block(done: int, inner, info) -> None:
+        checkpoint.on_block(done, inner, info)
+        run.emit(
+            {
+                "event": "progress", "round": state.round, "stage": "refit", "done": int(done),
+                "total": trainer.steps, "note": f"{trainer.members} members",
+            }
+        )  # fmt: skip
+
+    def train() -> RoundState:
+        going = {"on_block": on_block, "resume": checkpoint.resume()}
+        return trained(key, state, run.plan, None, trainer, **going)
+
+    after, stalled = without_stalled(run.store.remember(prefix + "refit", train))
+    checkpoint.forget()
+    if stalled:
+        text = f"refit: {stalled} of {trainer.members} members stalled and were left out"
+        run.emit({"event": "note", "text": text})
+    return after
 
 
 def without_stalled(state: RoundState) -> tuple[RoundState, int]:
