@@ -106,6 +106,8 @@ def merged(base: Any, changes: Any) -> Any:
 def collect(out: Path, names: list[str], target: Path, config: Path) -> None:
     """Numbers of all finished runs, a table beside the published ones, and the figures."""
     target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.png"):
+        old.unlink()
     numbers = {name: obtained(out / name) for name in names}
     finished = {name: found for name, found in numbers.items() if found is not None}
     content = json.dumps({"runs": finished, "machine": machine()}, indent=1, sort_keys=True)
