@@ -10,10 +10,10 @@ import numpy as np
 
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
-from alj.campaign.plan import Walks, make_walks
+from alj.campaign.plan import Walks, make_walks, reference_potential
 from alj.campaign.rounds import explore
 from alj.selection.shares import evenly_spaced
-from alj.types import BadInput, Key, Labeler, Params, Potential, Structure
+from alj.types import Key, Labeler, Params, Structure
 
 
 def reference_test(key: Key, entries: list[dict], labeler: Labeler, start: Structure) -> Dataset:
@@ -32,20 +32,6 @@ def reference_test(key: Key, entries: list[dict], labeler: Labeler, start: Struc
         info = [{"config_type": name}] * len(structures)
         data = datasets.append(data, structures, answers, info)
     return data
-
-
-def reference_potential(labeler: Labeler, what: str) -> tuple[Potential, Params]:
-    """The potential behind a labeler, with its params; `what` needs it.
-
-    Raises BadInput where the labeler is an engine outside of this package.
-    """
-    potential: Potential | None = getattr(labeler, "potential", None)
-    if potential is None:
-        raise BadInput(
-            f"{what}: expected a labeler that is a potential of this package, found "
-            f"{labeler.name}; give labeled files instead"
-        )
-    return potential, potential.init(jax.random.key(0))
 
 
 def drawn(key: Key, walks: Walks, params: Params, start: Structure) -> list[Structure]:

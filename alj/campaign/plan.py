@@ -27,6 +27,7 @@ from alj.types import (
     BadInput,
     Key,
     Labeler,
+    Params,
     Potential,
     Sampler,
     Selector,
@@ -243,6 +244,8 @@ def make_plan(config: dict) -> Plan:
     mean = committee(potential)
     for i, spec in enumerate(config["properties"]):
         properties.sampler_of(spec, mean, f"properties[{i}]")
+    if config["anchor"] is not None:
+        _check_anchor(config["anchor"], mean, labeler)
     return Plan(
         config=config,
         key=key,
@@ -277,6 +280,33 @@ def make_walks(spec: dict, potential: Potential, where: str) -> Walks:
     sampler = registry.build(SAMPLERS, own, potential, where=where)
     settings = registry.call(walk_settings, common, where=where)
     return Walks(own["name"], sampler, batched(sampler.stepper), settings)
+
+
+def reference_potential(labeler: Labeler, what: str) -> tuple[Potential, Params]:
+    """The potential behind a labeler, with its params; `what` needs it.
+
+    Raises BadInput where the labeler is an engine outside of this package.
+    """
+    potential: Potential | None = getattr(labeler, "potential", None)
+    if potential is None:
+        raise BadInput(
+            f"{what}: expected a labeler that is a potential of this package, found "
+            f"{labeler.name}; give labeled files instead"
+        )
+    return potential, potential.init(jax.random.key(0))
+
+
+def _check_anchor(spec: dict, mean: Potential, labeler: Labeler) -> None:
+    """Raises BadInput now for what would else be found after the last round."""
+    walk = {name: value for name, value in spec.items() if name != "ensemble"}
+    if "temperature_K" not in walk:
+        raise BadInput(
+            f"anchor.name: expected a sampler with a temperature_K, found {walk['name']}; "
+            "use metropolis_mc"
+        )
+    make_walks(walk, mean, "anchor")
+    if spec["ensemble"] == "reference":
+        reference_potential(labeler, "anchor.ensemble: reference")
 
 
 def _top(

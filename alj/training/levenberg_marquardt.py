@@ -10,8 +10,8 @@ the identity serves energies best; with forces a fit can stall at large damping,
 another metric (the diagonal of JᵀJ), hence "automatic".
 
 Energies are served best by Nielsen's smooth control of the damping. With forces the valley is
-narrow and bent, and a fit crawls along at a middling damping; "delayed" control (a success divides
-the damping by five, a failure only doubles it) halved the loss after 100 steps on 30 structures.
+narrow and bent, and a fit crawls along at a middling damping; "delayed" control divides the damping
+by five at a success and only doubles it at a failure (`benchmarks/training.py controls`).
 
 Where the dual form serves (fewer residuals than parameters), the step follows the curvature of the
 residuals: on 120 structures of water this reached after 60 steps the loss of 100 plain ones.

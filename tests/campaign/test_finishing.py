@@ -118,6 +118,8 @@ def test_a_box_is_repeated_along_its_shortest_vectors():
         ("anchor", {"ensemble": "nature"}, "ensemble"),
         ("anchor", {"temprature_K": 3.0}, "temperature_K"),
         ("anchor", "reference", "mapping"),
+        ("anchor", {"temperature_K": -5.0}, "temperature_K"),
+        ("anchor", {"name": "nested_mc"}, "expected a sampler with a temperature_K"),
         ("properties", [{"name": "npt_mc", "walk": 2}], "walks"),
         ("properties", [{"name": "npt_mc", "pressure_bar": -1.0}], "pressure_bar"),
         ("refit", {"name": "levenberg_marquardt", "step": 3}, "steps"),
