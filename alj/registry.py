@@ -238,15 +238,17 @@ def json_schema(builder: Callable) -> dict:
     }
 
 
-def schema_of(builders: Sequence[Callable], common: dict | None = None) -> dict:
+def schema_of(
+    builders: Sequence[Callable], common: Callable[[Callable], dict] | None = None
+) -> dict:
     """The JSON schema of a registry: a bare name, or the mapping of one of its builders.
 
-    `common` are properties that every mapping may have besides its own.
+    `common(builder)` are properties that its mapping may have besides its own.
     """
     alternatives = []
     for builder in builders:
         described = json_schema(builder)
-        described["properties"] |= common or {}
+        described["properties"] |= common(builder) if common else {}
         alternatives.append(described)
     names = [builder.__name__ for builder in builders]
     return {"anyOf": [{"enum": names}, *alternatives]}

@@ -16,7 +16,7 @@ from alj.campaign import build, datasets, properties
 from alj.campaign.anchoring import anchor_settings
 from alj.campaign.config import KEYS
 from alj.campaign.executors import EXECUTORS
-from alj.labeling import LABELERS
+from alj.labeling import build_labeler, resolve_labeler
 from alj.potentials import build_potential, resolve_potential
 from alj.potentials.combine import committee
 from alj.sampling import SAMPLERS
@@ -219,7 +219,7 @@ def resolve(config: dict) -> dict:
         ),
         "sampler": [_resolved_walks(s, f"sampler[{i}]") for i, s in enumerate(samplers)],
         "selector": registry.resolve(SELECTORS, config.get("selector", "spaced"), "selector"),
-        "labeler": registry.resolve(LABELERS, config["labeler"], "labeler"),
+        "labeler": resolve_labeler(config["labeler"]),
         "executor": registry.resolve(EXECUTORS, config.get("executor", "inline"), "executor"),
         "stop": registry.filled(stop_settings, config.get("stop") or {}, "stop"),
         "refit": None
@@ -238,7 +238,7 @@ def make_plan(config: dict) -> Plan:
     config = resolve(config)
     key = jax.random.key(config["seed"])
     data = registry.call(data_settings, config["data"], where="data")
-    labeler = registry.build(LABELERS, config["labeler"], where="labeler")
+    labeler = build_labeler(config["labeler"])
     start, species = _start(data, labeler, key)
     potential = build_potential(config["potential"], species)
     mean = committee(potential)

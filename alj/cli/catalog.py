@@ -35,9 +35,10 @@ def show(kind: str | None, name: str | None) -> int:
     builder = builders[0] if name is None else find(builders, name, kind)
     click.echo(f"{builder.__name__}: {summary(builder)}\n")
     _print_settings(builder)
-    if kind in ("sampler", "potential"):
-        click.echo(f"\nIn a configuration every {kind} also takes:\n")
-        _print_settings(_also(kind))
+    also = _also(kind, builder)
+    if also is not None:
+        click.echo(f"\nIn a configuration it also takes:\n")
+        _print_settings(also)
     if kind in ("anchor", "properties"):
         click.echo("\nand `name` with the settings of a sampler: alj show sampler")
     return 0
@@ -46,13 +47,12 @@ def show(kind: str | None, name: str | None) -> int:
 def schema(kind: str) -> int:
     """Print the JSON schema of a kind: one alternative for each name."""
     builders = builders_of(kind)
-    common = _common(kind) if kind in ("sampler", "potential") else {}
     if kind in PLAIN:
         described = json_schema(builders[0])
         described["properties"].pop("name")
         described["required"].remove("name")
     else:
-        described = schema_of(builders, common)
+        described = schema_of(builders, lambda builder: _common(kind, builder))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     click.echo(json.dumps({**head, **described, "title": kind}, indent=1))
     return 0
@@ -86,17 +86,30 @@ def builders_of(kind: str) -> tuple[Callable, ...]:
     return builders
 
 
-def _also(kind: str) -> Callable:
-    """What every sampler, or potential, takes besides its own settings."""
-    from alj.campaign.plan import walk_settings
-    from alj.potentials import prior_settings
+def _also(kind: str, builder: Callable) -> Callable | None:
+    """What a builder takes besides its own settings, as the signature of a function."""
+    if kind == "sampler":
+        from alj.campaign.plan import walk_settings
 
-    return walk_settings if kind == "sampler" else prior_settings
+        return walk_settings
+    if kind == "potential":
+        from alj.potentials import prior_settings
+
+        return prior_settings
+    if kind == "labeler":
+        from alj.labeling import ENGINES
+        from alj.labeling.engine import check_settings
+
+        return check_settings if builder in ENGINES else None
+    return None
 
 
-def _common(kind: str) -> dict:
+def _common(kind: str, builder: Callable) -> dict:
     """The same as properties of a JSON schema; a list may be given as its only item."""
-    common = json_schema(_also(kind))["properties"]
+    also = _also(kind, builder)
+    if also is None:
+        return {}
+    common = json_schema(also)["properties"]
     common.pop("name", None)
     if "prior" in common:
         listed = common["prior"]

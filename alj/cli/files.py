@@ -58,14 +58,13 @@ def label(data: str, labeler: str, settings: Sequence[str], out: str, quiet: boo
     for setting in settings:
         config = override_one(config, f"labeler.{setting.removeprefix('labeler.')}")
     prepare()
-    from alj import registry
     from alj.campaign.executors import inline
     from alj.campaign.label_file import label_file
-    from alj.labeling import LABELERS
+    from alj.labeling import build_labeler
 
     if not isinstance(config["labeler"], dict):
         raise BadInput("--set: expected KEY=VALUE with a setting of the labeler")
-    built = registry.build(LABELERS, config["labeler"], where="labeler")
+    built = build_labeler(config["labeler"])
 
     def on_label(done: int, total: int) -> None:
         if not quiet:

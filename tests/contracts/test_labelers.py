@@ -1,4 +1,4 @@
-"""What every labeler promises, over the registry: forces that are slopes, clear failures."""
+"""What every labeler inside this package promises: forces that are slopes, clear failures."""
 
 import inspect
 import pickle
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from alj.arrays import double_precision
-from alj.labeling import LABELERS
+from alj.labeling import IN_JAX
 from alj.types import LabelingFailed, Structure
 
 SETTINGS = {"lennard_jones": {"epsilon_eV": 0.05, "sigma_A": 2.4, "cutoff_A": 3.6}}
 
 
-@pytest.fixture(scope="module", params=LABELERS, ids=lambda builder: builder.__name__)
+@pytest.fixture(scope="module", params=IN_JAX, ids=lambda builder: builder.__name__)
 def labeler(request):
     return request.param(**SETTINGS.get(request.param.__name__, {}))
 
@@ -34,10 +34,10 @@ def cluster(seed: int = 0, *, periodic: bool = True) -> Structure:
 
 
 def test_defaults_build_and_are_described(labeler):
-    for builder in LABELERS:
+    for builder in IN_JAX:
         builder()
         assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(builder).parameters.values())
-    assert labeler.name in {builder.__name__ for builder in LABELERS}
+    assert labeler.name in {builder.__name__ for builder in IN_JAX}
     assert pickle.loads(pickle.dumps(labeler)).settings == labeler.settings
 
 
