@@ -30,6 +30,7 @@ KEYS = (
     "stop",
     "precision",
     "explore_with",
+    "choose_from",
     "refit",
     "anchor",
     "properties",

@@ -16,7 +16,7 @@ from alj.campaign.draws import drawn
 from alj.campaign.evaluate import evaluate, parity, predict
 from alj.campaign.evidence import member_energies
 from alj.campaign.folder import Run
-from alj.campaign.labels import content_hash, label_all
+from alj.campaign.labels import content_hash
 from alj.campaign.models import Model
 from alj.campaign.plan import make_walks, reference_potential
 from alj.campaign.properties import Subject, measure
@@ -121,7 +121,7 @@ def _anchored(run: Run, key: Key, state: RoundState) -> Anchoring:
         potential, params = reference_potential(plan.labeler, "anchor.ensemble: reference")
     walks = make_walks(spec, potential, "anchor")
     frames = drawn(key, walks, params, state.start)
-    answers = label_all(plan.executor, plan.labeler, frames, run.ledger)
+    answers = run.labels(frames)
     hashes = [content_hash(plan.labeler, frame) for frame in frames]
     pairs = zip(frames, answers, strict=True)
     good = [(f, a) for f, a in pairs if not isinstance(a, LabelingFailed)]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alj.campaign import events
+from alj.campaign.labels import Progress, label_all
 from alj.campaign.ledger import Ledger
 from alj.campaign.plan import Plan
 from alj.campaign.store import EXTENDABLE, FolderStore, claim
+from alj.types import LabelingFailed, Labels, Structure
 
 
 class RunFolder(NamedTuple):
@@ -34,6 +36,20 @@ class Run(NamedTuple):
     ledger: Ledger
     emit: Callable[[dict[str, Any]], None]
     told: frozenset[int]
+
+    def labels(
+        self,
+        structures: list[Structure],
+        on_label: Callable[[Progress], None] | None = None,
+    ) -> list[Labels | LabelingFailed]:
+        """Labels or failures of structures, as the plan has them computed, remembered for ever."""
+        return label_all(
+            self.plan.executor, self.plan.labeler, structures, self.ledger, on_label, self.note
+        )
+
+    def note(self, text: str) -> None:
+        """Tell whoever watches."""
+        self.emit({"event": "note", "text": text})
 
 
 @contextlib.contextmanager

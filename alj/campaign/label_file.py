@@ -1,10 +1,12 @@
 """Labels for the structures of a file: their order is kept, what is finished is never repeated.
 
-Work lies in `OUT.work/`, with the lock and the ledger of a run. A structure that cannot be labeled
-is written with `label_failure=KIND` and without labels.
+Work lies in `OUT.work/`, with the lock and the ledger of a run, until every structure has its
+labels. A structure that cannot be labeled is written with `label_failure=KIND` and without labels.
+Every label says where it comes from: `reference` and `label_…` in the info of its structure.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Collection
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +17,10 @@ import numpy as np
 
 from alj.campaign import datasets
 from alj.campaign.executors import Executor
-from alj.campaign.labels import label_all
-from alj.campaign.ledger import Ledger
+from alj.campaign.labels import Progress, content_hash, label_all
+from alj.campaign.ledger import Ledger, settings_mark
 from alj.campaign.reading import FIELDS, Frame, empty_labels, read_atoms, read_frame
+from alj.campaign.references import KEY, convention_of
 from alj.campaign.store import FolderStore, write_file
 from alj.types import BadInput, Labeler, LabelingFailed
 
@@ -34,27 +37,38 @@ def label_file(
     out: str | Path,
     labeler: Labeler,
     executor: Executor,
-    on_label: Callable[[int, int], None] | None = None,
+    on_label: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    *,
+    again: Collection[str] = (),
+    mixed: bool = False,
 ) -> Labeled:
     """Label every structure in `data` and write `out` (extxyz, `REF_` keys).
 
-    Failures are keyed by the structure's place, counted from 0. Raises BadInput for an unreadable
-    file, or an `out` that is in use or was not written by this function.
+    Failures are keyed by the structure's place, counted from 0; those of the kinds in `again` are
+    tried again. `mixed` allows `out` to hold labels of several references. Raises BadInput for an
+    unreadable file, or an `out` that is in use or was not written by this function.
     """
     data, out = Path(data), Path(out)
     work = out.with_name(out.name + ".work")
     _check_target(data, out, work)
     frames = read_atoms(data)
+    if _is_done(out, work, frames, labeler):
+        return Labeled(len(frames), {})
     read = [_read(atoms) for atoms in frames]
     good = [i for i, frame in enumerate(read) if isinstance(frame, Frame)]
-    with FolderStore(work), Ledger(work) as ledger:
+    with FolderStore(work), Ledger(work, mixed=mixed) as ledger:
         structures = [frame.structure for frame in read if isinstance(frame, Frame)]
-        answers = label_all(executor, labeler, structures, ledger, on_label)
+        answers = label_all(executor, labeler, structures, ledger, on_label, on_note, again=again)
+        hashes = [content_hash(labeler, structure) for structure in structures]
+        origin = ledger.provenance(hashes)
         failures = {i: frame for i, frame in enumerate(read) if isinstance(frame, LabelingFailed)}
         kept, info = [], []
-        for i, frame, answer in zip(good, map(read.__getitem__, good), answers, strict=True):
+        for i, hash_, answer in zip(good, hashes, answers, strict=True):
+            frame = read[i]
             assert isinstance(frame, Frame)
-            about = {k: v for k, v in frame.info.items() if k != "label_failure"}
+            about = {k: v for k, v in frame.info.items() if not _of_a_label(k)}
+            about |= _told(origin.get(hash_, {}))
             if isinstance(answer, LabelingFailed):
                 failures[i] = answer
                 about["label_failure"] = answer.kind
@@ -66,7 +80,39 @@ def label_file(
         written = dict(zip(good, _frames_in(work / "labeled.extxyz"), strict=True))
         texts = [written[i] if i in written else _bare(frames[i]) for i in range(len(frames))]
         write_file(out, "".join(texts).encode())
+    if not failures:
+        shutil.rmtree(work)
     return Labeled(len(frames), dict(sorted(failures.items())))
+
+
+def _of_a_label(key: str) -> bool:
+    """Whether a key of a structure's info was written here for an earlier label."""
+    return key == KEY or key.startswith("label_")
+
+
+def _told(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance as keys of a structure's info."""
+    return {k if k == KEY else f"label_{k}": v for k, v in provenance.items()}
+
+
+def _is_done(out: Path, work: Path, frames: list[ase.Atoms], labeler: Labeler) -> bool:
+    """Whether `out` holds these structures with labels of this labeler, and no work is left."""
+    if not out.exists() or work.exists():
+        return False
+    try:
+        written = read_atoms(out)
+    except BadInput:
+        written = []
+    marks = (convention_of(labeler), settings_mark(labeler.settings))
+    same = len(written) == len(frames) and all(
+        (one.info.get(KEY), str(one.info.get("label_settings"))) == marks
+        and np.array_equal(one.numbers, other.numbers)
+        and np.array_equal(one.positions, other.positions)
+        for one, other in zip(written, frames, strict=True)
+    )
+    if not same:
+        raise BadInput(f"{out} exists already, from elsewhere; remove it or choose another --out")
+    return True
 
 
 def _check_target(data: Path, out: Path, work: Path) -> None:
@@ -74,8 +120,6 @@ def _check_target(data: Path, out: Path, work: Path) -> None:
         raise BadInput(f"{out}: expected a file to write, found a folder")
     if out.exists() and data.exists() and out.samefile(data):
         raise BadInput(f"{out}: the labeled structures cannot replace the file they are read from")
-    if out.exists() and not work.is_dir():
-        raise BadInput(f"{out} exists already, from elsewhere; remove it or choose another --out")
 
 
 def _read(atoms: ase.Atoms) -> Frame | LabelingFailed:
@@ -101,7 +145,7 @@ def _bare(atoms: ase.Atoms) -> str:
         key: value
         for key, value in atoms.info.items()
         if isinstance(value, (str, bool, int, float, np.number))
-        and not key.startswith("REF_")
+        and not (key.startswith("REF_") or _of_a_label(key))
         and key not in (*FIELDS, "virial")
     }
     bare = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -2,11 +2,13 @@
 
 One SQLite file, one writer. A label's identity is a hash of its engine's settings and its
 structure; attempts at it are numbered, so that a relabeling stands beside the failure that it
-replaces.
+replaces. A ledger holds labels of one convention (engine, method, what its energy is), unless it is
+told otherwise: numbers of two references are not one potential.
 """
 
 import contextlib
 import errno
+import hashlib
 import json
 import sqlite3
 import time
@@ -31,15 +33,29 @@ create table if not exists labels (
     hash text not null, attempt integer not null, status text not null, kind text,
     message text, log_tail text, engine text not null, settings text not null, version text,
     host text, seconds real, time real not null, structure blob not null, labels blob,
+    about text, convention text, replaces text,
     primary key (hash, attempt)
 );
 create index if not exists labels_by_status on labels (status, kind);
-pragma user_version = 1;
+pragma user_version = 2;
 """
+
+_LATER = ("about", "convention", "replaces")
+"""Columns of version 2."""
+
+_LAST = "attempt = (select max(attempt) from labels where hash = l.hash)"
+_STANDING = (
+    "replaces is null and hash not in "
+    "(select replaces from labels where replaces not null and status = 'ok')"
+)
 
 
 class Attempt(NamedTuple):
-    """One try at a label. `answer` is the labels or the failure; times in seconds."""
+    """One try at a label. `answer` is the labels or the failure; times in seconds.
+
+    `about` is its provenance as plain values; `convention` says whose energies these are;
+    `replaces` is the hash of the failure that it makes good, or "".
+    """
 
     hash: str
     structure: Structure
@@ -49,16 +65,21 @@ class Attempt(NamedTuple):
     version: str = ""
     host: str = ""
     seconds: float = 0.0
+    about: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    convention: str = ""
+    replaces: str = ""
 
 
 class Ledger:
     """Opens or creates the ledger in a run folder; a context manager.
 
-    Raises BadInput where the file is damaged, DiskFull where there is no space.
+    `mixed` allows labels of several conventions. Raises BadInput where the file is damaged,
+    DiskFull where there is no space.
     """
 
-    def __init__(self, folder: str | Path, *, read_only: bool = False):
+    def __init__(self, folder: str | Path, *, read_only: bool = False, mixed: bool = False):
         self.path = Path(folder) / NAME
+        self._mixed, self._known_convention = mixed, ""
         if read_only and not self.path.exists():
             raise BadInput(
                 f"{folder} has no {NAME}: it is not a run folder, or nothing has run yet"
@@ -79,6 +100,8 @@ class Ledger:
                     self._base.execute("pragma journal_mode = delete")
                     self._base.execute("pragma synchronous = full")
                     self._base.executescript(_TABLES)
+                    self._complete()
+                self._complete_now = set(_LATER) <= self._columns()
             except BaseException:
                 self._base.close()
                 raise
@@ -92,6 +115,25 @@ class Ledger:
     def close(self) -> None:
         """Close the file; nothing is pending."""
         self._base.close()
+
+    def conventions(self) -> list[str]:
+        """The conventions of the labels in it, the most frequent first."""
+        if not self._complete_now:
+            return []
+        with self._clear_errors():
+            rows = self._base.execute(
+                "select convention from labels where status = 'ok' and convention != '' "
+                "group by convention order by count(*) desc"
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def _columns(self) -> set[str]:
+        return {row[1] for row in self._base.execute("pragma table_info(labels)")}
+
+    def _complete(self) -> None:
+        """Columns that a ledger of an earlier version does not have."""
+        for name in set(_LATER) - self._columns():
+            self._base.execute(f"alter table labels add column {name} text")
 
     def record(
         self,
@@ -129,14 +171,35 @@ class Ledger:
             )
 
     def add(self, attempts: Sequence[Attempt]) -> None:
-        """Remember finished labels and failures, all or none, safely on disk on return."""
+        """Remember finished labels and failures, all or none, safely on disk on return.
+
+        Raises BadInput where a label is of another convention than those that are here.
+        """
+        if not attempts:
+            return
+        self._check_conventions(attempts)
         with self._transaction():
             for attempt in attempts:
                 self._base.execute(
-                    "insert into labels values (?, (select coalesce(max(attempt), -1) + 1 from "
-                    "labels where hash = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "insert into labels (hash, attempt, status, kind, message, log_tail, engine, "
+                    "settings, version, host, seconds, time, structure, labels, about, "
+                    "convention, replaces) values (?, (select coalesce(max(attempt), -1) + 1 from "
+                    "labels where hash = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     _row(attempt),
                 )
+
+    def _check_conventions(self, attempts: Sequence[Attempt]) -> None:
+        good = [a for a in attempts if not isinstance(a.answer, LabelingFailed)]
+        wanted = {attempt.convention for attempt in good} - {""}
+        known = self._known_convention or next(iter(self.conventions()), "")
+        self._known_convention = known or next(iter(wanted), "")
+        strange = wanted - {self._known_convention}
+        if strange and not self._mixed:
+            raise BadInput(
+                f"{self.path} holds labels of {self._known_convention}; labels of "
+                f"{', '.join(sorted(strange))} must not be mixed with them: use another folder, or "
+                "say so (`alj label --mixed`, in a configuration `data.mixed_engines: true`)"
+            )
 
     def find(self, hashes: Sequence[str]) -> dict[str, Labels | LabelingFailed]:
         """What the last attempt at each of these labels said, of those that were tried."""
@@ -152,37 +215,81 @@ class Ledger:
                 found[hash_] = self._answer(hash_, row)
         return found
 
+    def provenance(self, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Where each label comes from: version, settings (first digits of their hash), host,
+        seconds, and what its engine says of it (multiplicity, fallback, tries, …)."""
+        found = {}
+        for hash_ in dict.fromkeys(hashes):
+            with self._clear_errors():
+                row = self._base.execute(
+                    f"select version, settings, host, seconds, about, convention from labels as l "
+                    f"where hash = ? and status = 'ok' and {_LAST}",
+                    (hash_,),
+                ).fetchone()
+            if row is not None:
+                version, settings, host, seconds, about, convention = row
+                found[hash_] = {
+                    "reference": convention or "",
+                    "version": version,
+                    "settings": settings_mark(json.loads(settings)),
+                    "host": host,
+                    "seconds": seconds,
+                    **json.loads(about or "{}"),
+                }
+        return found
+
     def failures(self) -> list[dict[str, Any]]:
-        """Labels whose last attempt failed: hash, kind, message, log_tail, attempts, structure."""
+        """Labels whose last attempt failed and that nothing has replaced; tries again are not
+        failures of their own.
+
+        hash, kind, message, log_tail, attempts, engine, host, seconds, time, structure.
+        """
+        names = ("hash", "kind", "message", "log_tail", "attempts", "engine", "host", "seconds")
         with self._clear_errors():
             rows = self._base.execute(
-                "select hash, kind, message, log_tail, attempt + 1, structure from labels as l "
-                "where status = 'failed' and attempt = "
-                "(select max(attempt) from labels where hash = l.hash) order by time, hash"
+                "select hash, kind, message, log_tail, attempt + 1, engine, host, seconds, time, "
+                f"structure from labels as l where status = 'failed' and {_LAST} and "
+                f"{self._standing()} order by time, hash"
             ).fetchall()
-        names = ("hash", "kind", "message", "log_tail", "attempts")
         return [
-            {**dict(zip(names, row, strict=False)), "structure": self._decoded(row[0], row[-1])}
+            {
+                **dict(zip((*names, "time"), row, strict=False)),
+                "structure": self._decoded(row[0], row[-1]),
+            }
             for row in rows
         ]
 
+    def replacements(self) -> list[tuple[str, Structure, Labels]]:
+        """Labels that made failures good, in the order in which they came."""
+        with self._clear_errors():
+            rows = self._base.execute(
+                f"select hash, structure, labels from labels as l where status = 'ok' and {_LAST} "
+                "and replaces not null order by time, hash"
+            ).fetchall()
+        return [(hash_, *(self._decoded(hash_, part) for part in parts)) for hash_, *parts in rows]
+
+    def attempts_to_replace(self, hash_: str) -> int:
+        """How often a failure was tried again."""
+        with self._clear_errors():
+            query = "select count(*) from labels where replaces = ?"
+            return self._base.execute(query, (hash_,)).fetchone()[0]
+
     def counts(self) -> dict[str, Any]:
         """`proposed`, `kept`, `dropped` structures; `labeled`, `failed` labels, `attempts` in all,
-        `failures` by kind."""
+        `failures` by kind. A failure that was made good does not count as one."""
         with self._clear_errors():
             proposed, kept, dropped = self._base.execute(
                 "select count(*), coalesce(sum(kept = 1), 0), coalesce(sum(kept = 0), 0) "
                 "from structures"
             ).fetchone()
-            last = "attempt = (select max(attempt) from labels where hash = l.hash)"
             labeled = self._base.execute(
-                f"select count(*) from labels as l where status = 'ok' and {last}"
+                f"select count(*) from labels as l where status = 'ok' and {_LAST}"
             ).fetchone()[0]
             attempts = self._base.execute("select count(*) from labels").fetchone()[0]
             failures = dict(
                 self._base.execute(
-                    f"select kind, count(*) from labels as l where status = 'failed' and {last} "
-                    "group by kind order by kind"
+                    f"select kind, count(*) from labels as l where status = 'failed' and {_LAST} "
+                    f"and {self._standing()} group by kind order by kind"
                 ).fetchall()
             )
         return {
@@ -194,6 +301,10 @@ class Ledger:
             "attempts": attempts,
             "failures": failures,
         }
+
+    def _standing(self) -> str:
+        """Condition on failures: that they are no second try, and that none has replaced them."""
+        return _STANDING if self._complete_now else "1"
 
     def structures(self, round_: int | None = None) -> list[dict[str, Any]]:
         """The rows of the structures table, of one round or of all, in order."""
@@ -247,6 +358,12 @@ class Ledger:
             ) from None
 
 
+def settings_mark(settings: dict[str, Any]) -> str:
+    """Settings of a labeler in twelve characters, the first of which is a letter."""
+    text = json.dumps(settings, sort_keys=True).encode()
+    return f"s{hashlib.sha256(text).hexdigest()[:11]}"
+
+
 def _row(attempt: Attempt) -> tuple:
     answer = attempt.answer
     failed = isinstance(answer, LabelingFailed)
@@ -264,4 +381,7 @@ def _row(attempt: Attempt) -> tuple:
         time.time(),
         trees.encode(attempt.structure),
         None if failed else trees.encode(answer),
+        json.dumps(attempt.about, sort_keys=True),
+        attempt.convention,
+        attempt.replaces or None,
     )

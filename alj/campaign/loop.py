@@ -4,6 +4,7 @@ The only loop with effects. Whatever was finished before a crash is read back, s
 resumes, and ends as an undisturbed run would have ended.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -15,19 +16,33 @@ import numpy as np
 
 from alj.arrays import split_named
 from alj.campaign import datasets, evidence, trees
+from alj.campaign.ahead import Ahead
 from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.draws import reference_test
 from alj.campaign.finishing import finish, save_model
 from alj.campaign.folder import Run, run_folder
-from alj.campaign.labels import content_hash, label_all
+from alj.campaign.labels import Progress, content_hash
 from alj.campaign.ledger import Ledger
 from alj.campaign.plan import make_plan
-from alj.campaign.rounds import Proposal, RoundState, absorb, initial, propose, verdict
+from alj.campaign.references import check_references, convention_of
+from alj.campaign.relabel import joining
+from alj.campaign.rounds import (
+    Proposal,
+    RoundState,
+    absorb,
+    initial,
+    propose,
+    verdict,
+    with_late,
+)
 from alj.campaign.store import FolderStore
 from alj.types import BadInput, LabelingFailed
 
 PAUSED, DONE = 4, 0
+
+_TELL_SECONDS = 1.0
+"""Labels of milliseconds are not worth an event each."""
 
 
 class Outcome(NamedTuple):
@@ -45,7 +60,12 @@ def run_campaign(
     Raises BadInput for whatever is wrong with the input or the folder, DiskFull without space.
     """
     plan = make_plan(config)
-    with run_folder(folder, plan.config, on_event) as own, Ledger(own.path) as ledger:
+    mixed = plan.data.mixed_engines
+    with (
+        contextlib.closing(plan.executor),
+        run_folder(folder, plan.config, on_event) as own,
+        Ledger(own.path, mixed=mixed) as ledger,
+    ):
         return _rounds(Run(plan, own.path, own.store, ledger, own.emit, own.told))
 
 
@@ -90,32 +110,36 @@ def _round(
     ask, learn = split_named(jax.random.fold_in(plan.key, index), "ask", "learn")
     watch = _Watch(run, index)
 
+    ahead = Ahead(plan.executor, plan.labeler, run.ledger)
+
     def ask_for() -> Proposal:
         watch.stage("explore")
-        return propose(ask, state, plan, watch.walking)
+        return propose(ask, state, plan, watch.walking, ahead.take)
 
     chosen = store.remember(f"{index:03d}/chosen", ask_for)
     learned = store.knows(f"{index + 1:03d}/state")
-    answers = _known(run, chosen) if learned else _label(run, chosen, watch)
+    answers = _known(run, chosen) if learned else _label(run, chosen, watch, ahead)
     if not learned and run.ledger.counts()["failed"] > plan.stop.failed_labels:
         kinds = run.ledger.counts()["failures"]
         failed = f"{sum(kinds.values())} labels failed ({kinds}); see alj status --failures"
         return state, before, failed
     labels = [None if isinstance(a, LabelingFailed) else a for a in answers]
-    computed = before + sum(label is not None for label in labels)
-    checkpoint = _checkpoint(run, index, labels)
+    late = [] if learned else joining(run.ledger, state.memory.get("late", ()))
+    checkpoint = _checkpoint(run, index, [*labels, *(label for _, _, label in late)])
 
     def learn_from() -> tuple[RoundState, dict]:
         watch.stage("train")
         fitting = {"on_block": watch.training(checkpoint), "resume": checkpoint.resume()}
-        return absorb(learn, state, chosen, labels, plan, fitting)
+        return absorb(learn, state, chosen, labels, plan, fitting, late)
 
     after, judged = store.remember(f"{index + 1:03d}/state", learn_from)
     checkpoint.forget()
+    late = _late(run, state, after)
+    computed = before + sum(label is not None for label in labels) + len(late)
 
     def report_on() -> dict:
         report = _report(run, index, chosen, judged, after, test, watch)
-        _record(run, index, chosen, answers, judged)
+        _record(run, index, chosen, answers, judged, late)
         return {**report, "labels": computed, "failed_now": labels.count(None)}
 
     report = store.remember(f"{index:03d}/report", report_on)
@@ -147,30 +171,44 @@ def _initial(run: Run, key) -> RoundState:
     run.emit({"event": "stage", "round": 0, "stage": "start"})
     data = datasets.empty()
     if run.plan.data.initial is not None:
-        data, taken = datasets.read(run.plan.data.initial, species=run.plan.species)
-        run.emit({"event": "note", "text": f"{run.plan.data.initial}: {taken}"})
+        data = _read(run, run.plan.data.initial)
     return initial(run.plan, key, data)
+
+
+def _read(run: Run, path: str) -> datasets.Dataset:
+    """Labeled structures of the same reference."""
+    data, taken = datasets.read(path, species=run.plan.species)
+    whose = convention_of(run.plan.labeler)
+    check_references(data, path, whose, mixed=run.plan.data.mixed_engines)
+    run.note(f"{path}: {taken}")
+    return data
 
 
 def _test_set(run: Run, key, state: RoundState):
     plan = run.plan
     if plan.data.test is not None:
-        data, taken = datasets.read(plan.data.test, species=plan.species)
-        run.emit({"event": "note", "text": f"{plan.data.test}: {taken}"})
-        return data
+        return _read(run, plan.data.test)
     if not plan.config["data"]["reference_test"]:
         return datasets.empty()
     run.emit({"event": "stage", "round": 0, "stage": "test set"})
     return reference_test(key, plan.config["data"]["reference_test"], plan.labeler, state.start)
 
 
-def _label(run: Run, chosen: Proposal, watch) -> list:
+def _label(run: Run, chosen: Proposal, watch, ahead: Ahead) -> list:
     watch.stage("label")
-    structures = datasets.structures(chosen.chosen)
-    return label_all(run.plan.executor, run.plan.labeler, structures, run.ledger)
+    ahead.wait()
+    return run.labels(datasets.structures(chosen.chosen), watch.labeling)
 
 
-def _record(run: Run, index: int, chosen: Proposal, answers: list, judged: dict) -> None:
+def _late(run: Run, before: RoundState, after: RoundState) -> list:
+    """What joined the data in a round although an earlier one had asked for it."""
+    joined = set(after.memory.get("late", ())) - set(before.memory.get("late", ()))
+    return [each for each in run.ledger.replacements() if each[0] in joined]
+
+
+def _record(
+    run: Run, index: int, chosen: Proposal, answers: list, judged: dict, late: list
+) -> None:
     """Files first, ledger row after."""
     structures = datasets.structures(chosen.chosen)
     good = [i for i, a in enumerate(answers) if not isinstance(a, LabelingFailed)]
@@ -180,16 +218,18 @@ def _record(run: Run, index: int, chosen: Proposal, answers: list, judged: dict)
         [answers[i] for i in good],
         [chosen.chosen.info[i] for i in good],
     )
+    labeled = with_late(labeled, late, index, convention_of(run.plan.labeler))
     datasets.write(run.folder / "rounds" / f"{index:03d}" / "labeled.extxyz", labeled)
-    kept = np.asarray(judged["kept_mask"], bool)
+    kept, more = np.asarray(judged["kept_mask"], bool).tolist(), len(late)
+    scores = np.abs(judged["errors"]).tolist()  # NaN (nothing predicted, or no label) is NULL
     run.ledger.record(
         index,
-        _hashes(run, chosen),
-        origins=[info["origin"] for info in chosen.chosen.info],
-        scores=np.abs(judged["errors"]).tolist(),  # NaN (nothing predicted, or no label) is NULL
+        [*_hashes(run, chosen), *(hash_ for hash_, _, _ in late)],
+        origins=[*(info["origin"] for info in chosen.chosen.info), *["relabeled"] * more],
+        scores=[*scores, *[float("nan")] * more],
         model=f"{index:03d}",
-        kept=kept.tolist(),
-        why=["kept" if k else "failed or predicted well" for k in kept],
+        kept=[*kept, *[True] * more],
+        why=[*("kept" if k else "failed or predicted well" for k in kept), *["kept"] * more],
     )
 
 
@@ -244,7 +284,7 @@ class _Watch:
         self.run, self.index = run, index
         self.spent: dict[str, float] = {}
         self.name: str | None = None
-        self.since = time.monotonic()
+        self.since, self.told = time.monotonic(), 0.0
 
     def stage(self, name: str) -> None:
         self._close()
@@ -257,6 +297,12 @@ class _Watch:
 
     def walking(self, name: str, done: int, total: int) -> None:
         self._progress(done, total, name)
+
+    def labeling(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.told > _TELL_SECONDS or progress.done == progress.total:
+            self.told = now
+            self._progress(progress.done, progress.total, progress.note)
 
     def training(self, checkpoint: Checkpoint) -> Callable[[int, Any, Any], None]:
         """The `on_block` of a training: its checkpoint, then its progress."""

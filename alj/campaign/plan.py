@@ -15,7 +15,7 @@ from alj import registry
 from alj.campaign import build, datasets, properties
 from alj.campaign.anchoring import anchor_settings
 from alj.campaign.config import KEYS
-from alj.campaign.executors import EXECUTORS
+from alj.campaign.executors import EXECUTORS, default_executor
 from alj.labeling import build_labeler, resolve_labeler
 from alj.potentials import build_potential, resolve_potential
 from alj.potentials.combine import committee
@@ -38,7 +38,7 @@ from alj.types import (
 
 
 class DataSettings(NamedTuple):
-    start: str | None
+    start: str | dict | None
     random_start: dict | None
     initial: str | None
     boot: dict | None
@@ -46,6 +46,7 @@ class DataSettings(NamedTuple):
     reference_test: tuple
     keep_error_above_meV_per_atom: float | None
     floor_below_lowest_eV_per_atom: float
+    mixed_engines: bool
 
 
 class StopSettings(NamedTuple):
@@ -92,6 +93,7 @@ class Plan(NamedTuple):
     data: DataSettings
     stop: StopSettings
     explore_with: str
+    choose_from: str
     refit: Trainer | None
     anchor: dict | None
     properties: tuple[dict, ...]
@@ -102,7 +104,7 @@ class Plan(NamedTuple):
 
 def data_settings(
     *,
-    start: str | None = None,
+    start: str | dict | None = None,
     random_start: dict | None = None,
     initial: str | None = None,
     boot: dict | None = None,
@@ -110,11 +112,13 @@ def data_settings(
     reference_test: list[dict] = (),  # type: ignore[assignment]
     keep_error_above_meV_per_atom: float | None = None,
     floor_below_lowest_eV_per_atom: float = 0.05,
+    mixed_engines: bool = False,
 ) -> DataSettings:
     """Where a campaign begins, what it is tested on, and which labels join the data.
 
     Args:
-        start: File whose first structure is the start.
+        start: File whose first structure is the start, or a mapping with the `name` and settings
+            of a builder (alj show build) and `minimization_steps`.
         random_start: Instead, a random box: species, atoms, density_g_per_cc, …
         initial: File of labeled structures to begin with.
         boot: Sampler of the first round, when there is no potential yet; perturbation by default.
@@ -125,15 +129,17 @@ def data_settings(
             trained on; null keeps all.
         floor_below_lowest_eV_per_atom: A walk that falls this far below the lowest label is in a
             hole of the potential: it stops there and the structure is labeled.
+        mixed_engines: Allow labels of several reference engines or methods in the data. Their
+            energies differ by constants, their surfaces by more: no potential fits both.
     """
     if (start is None) == (random_start is None) and initial is None:
         raise BadInput(
-            "data: expected either start (a file) or random_start, found "
+            "data: expected either start (a file, or a builder) or random_start, found "
             + ("neither" if start is None else "both")
         )
     return DataSettings(
         start, random_start, initial, boot, test, tuple(reference_test),
-        keep_error_above_meV_per_atom, floor_below_lowest_eV_per_atom,
+        keep_error_above_meV_per_atom, floor_below_lowest_eV_per_atom, mixed_engines,
     )  # fmt: skip
 
 
@@ -200,6 +206,8 @@ def resolve(config: dict) -> dict:
     samplers = config.get("sampler", "metropolis_mc")
     samplers = samplers if isinstance(samplers, list) else [samplers]
     data = registry.filled(data_settings, config["data"], "data")
+    if isinstance(data["start"], dict):
+        data["start"] = build.resolve_start(data["start"], "data.start")
     data["boot"] = _resolved_walks(
         data["boot"] or {"name": "perturbation", "walks": 1}, "data.boot"
     )
@@ -210,6 +218,8 @@ def resolve(config: dict) -> dict:
     top = registry.filled(
         _top, {s.name: config[s.name] for s in registry.schema(_top) if s.name in config}
     )
+    labeler = resolve_labeler(config["labeler"])
+    usual = default_executor(build_labeler(labeler))
     return {
         **top,
         "data": data,
@@ -219,8 +229,8 @@ def resolve(config: dict) -> dict:
         ),
         "sampler": [_resolved_walks(s, f"sampler[{i}]") for i, s in enumerate(samplers)],
         "selector": registry.resolve(SELECTORS, config.get("selector", "spaced"), "selector"),
-        "labeler": resolve_labeler(config["labeler"]),
-        "executor": registry.resolve(EXECUTORS, config.get("executor", "inline"), "executor"),
+        "labeler": labeler,
+        "executor": registry.resolve(EXECUTORS, config.get("executor") or usual, "executor"),
         "stop": registry.filled(stop_settings, config.get("stop") or {}, "stop"),
         "refit": None
         if config.get("refit") is None
@@ -263,6 +273,7 @@ def make_plan(config: dict) -> Plan:
         data=data,
         stop=registry.call(stop_settings, config["stop"], where="stop"),
         explore_with=config["explore_with"],
+        choose_from=config["choose_from"],
         refit=None
         if config["refit"] is None
         else registry.build(TRAINERS, config["refit"], potential, where="refit"),
@@ -315,6 +326,7 @@ def _top(
     rounds: int = 20,
     precision: Literal["float32", "float64"] = "float32",
     explore_with: Literal["mean", "best"] = "mean",
+    choose_from: Literal["all", "each"] = "all",
 ):
     """Top-level settings.
 
@@ -324,6 +336,9 @@ def _top(
         precision: Floating-point type of networks; walks and Levenberg-Marquardt use float64.
         explore_with: What walks and predicts candidates: the "mean" of the committee, or its "best"
             member, the one with the lowest validation loss. The model's answer is the mean.
+        choose_from: The selector looks at "all" walks of a round together, or at those of "each"
+            sampler alone, with its share of the count: what it takes is then labeled while the
+            next samplers walk, where the executor works in the background.
     """
 
 
@@ -360,6 +375,11 @@ def _start(data: DataSettings, labeler: Labeler, key: Key):
         )  # fmt: skip
         species = tuple(sorted({int(z) for z in np.asarray(unminimized.species)}))
         return lambda: build.random_start(labeler, seed, **settings), species
+    if isinstance(data.start, dict):
+        begin, structure = build.start_from(
+            data.start, jax.random.fold_in(key, 0), labeler, "data.start"
+        )
+        return begin, tuple(sorted({int(z) for z in np.asarray(structure.species)}))
     path = data.start or data.initial or ""
     given, _ = datasets.read(path, labels="ignored")
     species = tuple(sorted({int(z) for z in given.species}))

@@ -7,6 +7,7 @@ choose among evenly spaced frames; the last frame of a walk that fell into a hol
 is always taken. `absorb` judges the prediction, keeps what the plan keeps, and trains.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,21 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import build, datasets, evidence
+from alj.campaign import build, datasets
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
 from alj.campaign.plan import Plan, Walks
+from alj.campaign.pool import Asked, Pool, add_frames, candidates, holes
+from alj.campaign.pool import choose as pick
+from alj.campaign.references import KEY, convention_of
 from alj.campaign.trees import storable
-from alj.selection.shares import evenly_spaced
 from alj.stepping import run
 from alj.training import Fitted, fit
-from alj.types import Context, Key, Structure, Trainer
+from alj.types import Context, Key, Labels, Structure, Trainer
 
 FEW_STRUCTURES = 32
 """Smaller training sets are padded to so many: a set that grows compiles the fewer programs."""
-
-MOST_STOPPED = 4
-"""Structures labeled in a round because a walk was stopped in a hole, at most."""
 
 
 @storable
@@ -52,17 +52,6 @@ class Proposal(NamedTuple):
     report: dict
 
 
-class Pool(NamedTuple):
-    """Candidates of a round, and the stopped ones among them."""
-
-    structures: list
-    energies: list
-    samplers: list
-    walks: list
-    spacing: list
-    stopped: list
-
-
 def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
     """The state before the first round; trains at once where labeled data are given."""
     start, calls = plan.start()
@@ -72,39 +61,61 @@ def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
     return trained(key, state, plan, None) if datasets.count(data) else state
 
 
-def propose(key: Key, state: RoundState, plan: Plan, on_progress=None) -> Proposal:
-    """The structures of this round."""
+def propose(
+    key: Key,
+    state: RoundState,
+    plan: Plan,
+    on_progress=None,
+    on_certain: Callable[[list[Structure]], None] | None = None,
+) -> Proposal:
+    """The structures of this round.
+
+    `on_certain` is told, after each sampler, of structures that are sure to be among them.
+    """
     walk, choose = split_named(key, "walk", "choose")
     entries = (plan.boot,) if state.params is None else plan.walks
     params = _walking(state, plan)
-    pool = Pool([], [], [], [], [], [])
+    pool, asked = Pool.empty(), Asked(state.round, state.params, state.data)
     report: dict = {"acceptance": {}, "ladder": []}
+    chosen: list[int] = []
     for number, walks in enumerate(entries):
-        seed = jax.random.fold_in(walk, number)
+        seed, first = jax.random.fold_in(walk, number), len(pool.structures)
         targets = _targets(state, plan)
         frames = explore(seed, walks, params, state.data, state.start, targets, on_progress)
-        _thin(pool, frames, walks, number, report)
-    info = [
-        {"round": state.round, "origin": entries[s].name, "walk": int(w)}
-        for s, w in zip(pool.samplers, pool.walks, strict=True)
-    ]
-    candidates = datasets.append(datasets.empty(), pool.structures, info=info)
-    if state.params is None:
-        chosen = np.arange(len(pool.structures))
-    else:
-        chosen = _choose(choose, state, plan, pool, candidates, report)
-    chosen_data = datasets.select(candidates, chosen)
+        add_frames(pool, frames, walks, number, report)
+        own = np.arange(first, len(pool.structures))
+        if state.params is None:
+            chosen += own.tolist()
+        elif plan.choose_from == "each":
+            share = plan.selector.count // len(entries)
+            share += number < plan.selector.count % len(entries)
+            picking = jax.random.fold_in(choose, number)
+            chosen += pick(picking, asked, plan, pool, own, share, {}).tolist()
+        if on_certain is not None:
+            sure = chosen if plan.choose_from == "each" or state.params is None else holes(pool)
+            on_certain(datasets.structures(candidates(pool, plan, state.round, sure)))
+    if state.params is not None and plan.choose_from == "all":
+        everything = np.arange(len(pool.structures))
+        count = plan.selector.count
+        chosen = pick(choose, asked, plan, pool, everything, count, report).tolist()
     predicted = np.asarray([pool.energies[i] for i in chosen])
     report["stopped"] = int(np.sum([pool.stopped[i] for i in chosen]))
-    return Proposal(chosen_data, predicted, report)
+    return Proposal(candidates(pool, plan, state.round, chosen), predicted, report)
 
 
 def absorb(
-    key: Key, state: RoundState, proposal: Proposal, labels: list, plan: Plan, fitting: dict
+    key: Key,
+    state: RoundState,
+    proposal: Proposal,
+    labels: list,
+    plan: Plan,
+    fitting: dict,
+    late: Sequence[tuple[str, Structure, Labels]] = (),
 ) -> tuple[RoundState, dict]:
     """The next state, and what the labels said of the prediction.
 
-    `labels` holds Labels, or None where labeling failed. `fitting` goes on to `training.fit`.
+    `labels` holds Labels, or None where labeling failed. `late` are labels that replace failures
+    of earlier rounds, with their hashes; they join the data. `fitting` goes on to `training.fit`.
     """
     good = [i for i, label in enumerate(labels) if label is not None]
     errors = np.full(len(labels), np.nan)
@@ -119,17 +130,28 @@ def absorb(
     data = datasets.append(
         state.data, datasets.structures(chosen), [labels[i] for i in worth], list(chosen.info)
     )
+    data = with_late(data, late, state.round, convention_of(plan.labeler))
     judged = judge(errors, [info["walk"] for info in proposal.chosen.info])
     memory = dict(state.memory)
-    memory["without_news"] = 0 if worth else memory["without_news"] + 1
+    memory["without_news"] = 0 if worth or late else memory["without_news"] + 1
+    memory["late"] = [*memory.get("late", ()), *(hash_ for hash_, _, _ in late)]
     if state.params is not None:
         memory["scatter"] = [*memory["scatter"], judged["candidate_scatter_meV_per_atom"]]
     after = RoundState(state.round + 1, state.params, data, state.start, memory)
     kept = np.zeros(len(labels), bool)
     kept[worth] = True
-    if worth or state.params is None:
+    if worth or late or state.params is None:
         after = trained(key, after, plan, state.params, **fitting)
     return after, {**judged, "errors": errors, "kept_mask": kept}
+
+
+def with_late(data: Dataset, late, round_: int, whose: str) -> Dataset:
+    """The data with labels that replace failures."""
+    if not late:
+        return data
+    _, structures, labels = zip(*late, strict=True)
+    info = {"round": round_, "origin": "relabeled", KEY: whose}
+    return datasets.append(data, list(structures), list(labels), [info] * len(late))
 
 
 def _worst(worth: list[int], errors: np.ndarray, room: int) -> list[int]:
@@ -247,59 +269,6 @@ def _targets(state: RoundState, plan: Plan) -> dict:
     lowest = np.min(energies[np.isfinite(energies)], initial=np.inf)
     floor = lowest - plan.data.floor_below_lowest_eV_per_atom
     return {"floor_eV_per_atom": jnp.asarray(floor if np.isfinite(floor) else -np.inf)}
-
-
-def _thin(pool: Pool, frames, walks: Walks, number: int, report: dict) -> None:
-    """Add the evenly spaced frames of every walk to the pool, and the stopped ones."""
-    steps, count = frames.energy.shape
-    report["acceptance"][walks.name] = float(np.mean(frames.acceptance))
-    atoms = np.sum(frames.structure.species[0] > 0, axis=-1)
-    for walk in range(count):
-        if walks.sampler.spacing == "energy":
-            coordinate = frames.energy[:, walk]
-            report["ladder"].append((frames.ceiling[:, walk] / atoms[walk]).tolist())
-        else:
-            coordinate = np.arange(steps, dtype=float)
-        stopped = np.flatnonzero(frames.stopped[:, walk])[:1]
-        fine = np.flatnonzero(~frames.stopped[:, walk] & _sane(frames, walk))
-        if len(fine):
-            fine = fine[evenly_spaced(coordinate[fine], walks.settings.candidates)]
-        for step in (*fine, *stopped):
-            pool.structures.append(jax.tree.map(lambda x: x[step, walk], frames.structure))
-            pool.energies.append(float(frames.energy[step, walk]))
-            pool.samplers.append(number)
-            pool.walks.append(100 * number + walk)
-            pool.spacing.append(float(coordinate[step]))
-            pool.stopped.append(bool(frames.stopped[step, walk]))
-
-
-def _sane(frames, walk: int) -> np.ndarray:
-    """Finite frames; a sampler that knows no energy (perturbation) has NaN in all of them."""
-    positions = np.isfinite(frames.structure.positions[:, walk]).all(axis=(1, 2))
-    energies = frames.energy[:, walk]
-    return positions & (np.isfinite(energies) | np.isnan(energies).all())
-
-
-def _choose(key: Key, state: RoundState, plan: Plan, pool: Pool, candidates: Dataset, report):
-    """Indices of the stopped frames (a few), then of what the selector takes among the others."""
-    stopped = np.flatnonzero(pool.stopped)[:MOST_STOPPED]
-    open_ = np.flatnonzero(~np.asarray(pool.stopped))
-    known = evidence.gather(
-        plan.potential,
-        state.params,
-        datasets.select(candidates, open_),
-        state.data,
-        plan.selector.needs,
-        energies=np.asarray(pool.energies)[open_],
-        samplers=np.asarray(pool.samplers)[open_],
-        walks=np.asarray(pool.walks)[open_],
-        spacing=np.asarray(pool.spacing)[open_],
-    )
-    if plan.selector.report is not None and len(open_):
-        report["selection"] = plan.selector.report(known)
-    wanted = max(plan.selector.count - len(stopped), 0)
-    picks = np.asarray(plan.selector.choose(key, known, wanted)) if len(open_) else np.zeros(0, int)
-    return np.concatenate([stopped, open_[picks[picks >= 0].astype(int)]]).astype(int)
 
 
 def trained(

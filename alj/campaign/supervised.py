@@ -24,6 +24,7 @@ from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import parity
 from alj.campaign.folder import RunFolder, run_folder
 from alj.campaign.loop import Outcome
+from alj.campaign.references import check_references
 from alj.campaign.store import FolderStore
 from alj.campaign.tables import save_arrays
 from alj.potentials import POTENTIALS
@@ -43,6 +44,7 @@ class DataSettings(NamedTuple):
     train_fraction: float | None
     validation_fraction: float | None
     test_fraction: float
+    mixed_engines: bool
 
 
 class Sets(NamedTuple):
@@ -72,6 +74,7 @@ def data_settings(
     train_fraction: float | None = None,
     validation_fraction: float | None = None,
     test_fraction: float = 0.1,
+    mixed_engines: bool = False,
 ) -> DataSettings:
     """The labeled structures to train, validate and test on.
 
@@ -83,6 +86,7 @@ def data_settings(
         validation_fraction: Share of `train` that validates, for all members alike; null leaves it
             to the trainer's own split (another part for each member).
         test_fraction: Share of `train` that is only tested on, where there is no file `test`.
+        mixed_engines: Allow labels of several reference engines or methods in these files.
     """
     if validation is not None and validation_fraction is not None:
         raise BadInput("expected validation (a file) or validation_fraction, found both")
@@ -90,7 +94,7 @@ def data_settings(
     if sum(share or 0.0 for share in shares) > 1.0 or test_fraction >= 1.0:
         raise BadInput(f"expected fractions that add up to at most 1, found {list(shares)}")
     return DataSettings(
-        train, validation, test, train_fraction, validation_fraction, test_fraction
+        train, validation, test, train_fraction, validation_fraction, test_fraction, mixed_engines
     )  # fmt: skip
 
 
@@ -182,13 +186,17 @@ def _read(settings: DataSettings, seed: int) -> tuple[Sets, list[str]]:
     """The three sets, and a line about each file that was read."""
     every, taken = datasets.read(settings.train)
     notes = [f"{settings.train}: {taken}"]
+    mixed = settings.mixed_engines
+    whose = check_references(every, settings.train, mixed=mixed)
     species = tuple(sorted({int(number) for number in every.species}))
     given: dict[str, Dataset | None] = {}
     for name in ("validation", "test"):
         path = getattr(settings, name)
         given[name] = None
         if path is not None:
-            given[name], taken = datasets.read(path, species=species)
+            other, taken = datasets.read(path, species=species)
+            check_references(other, path, whose, mixed=mixed)
+            given[name] = other
             notes.append(f"{path}: {taken}")
     parts = _divided(datasets.count(every), settings, seed)
     if not len(parts["train"]):

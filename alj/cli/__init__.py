@@ -144,18 +144,93 @@ def evaluate(model: str, data: str, json_file: str | None) -> int:
 
 @group.command()
 @click.argument("data", type=click.Path())
-@click.option("--labeler", required=True, help="Name of the labeler, see `alj show labeler`.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Labeler setting.")
+@click.option("--labeler", help="Name of the labeler, see `alj show labeler`.")
+@click.option("--executor", help="Where to compute [default: local, or inline for potentials].")
+@click.option("--config", type=click.Path(), help="Take labeler and executor from this file.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of the labeler, or executor.KEY=VALUE.",
+)
+@click.option("--again", multiple=True, metavar="KIND", help="Try failures of this kind again.")
+@click.option("--mixed", is_flag=True, help="Allow labels of several references in OUT.")
 @click.option("--out", required=True, type=click.Path(), help="Labeled structures, extxyz.")
 @_QUIET
-def label(data: str, labeler: str, settings: tuple[str, ...], out: str, quiet: bool) -> int:
+def label(data: str, out: str, **options) -> int:
     """Label the structures in DATA. Their order is kept, and an interrupted run resumes.
 
-    A structure that cannot be labeled carries label_failure=KIND and no labels (exit code 3).
+    A structure that cannot be labeled carries label_failure=KIND and no labels (exit code 3); the
+    reasons stay in OUT.work. Give the same command again to resume, with `--again KIND` to retry.
     """
-    from alj.cli.files import label
+    from alj.cli.labels import LabelOptions, label
 
-    return label(data, labeler, settings, out, quiet)
+    return label(data, out, LabelOptions(**options))
+
+
+@group.command()
+@click.argument("name")
+@click.argument("subject", nargs=-1)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Builder setting.")
+@click.option("--count", type=click.IntRange(min=1), help="Structures to build.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--config-type", help="Recorded with each structure [default: the builder's name].")
+@click.option("--out", required=True, type=click.Path(), help="Structures, extxyz.")
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@_QUIET
+def build(name: str, subject: tuple[str, ...], **options) -> int:
+    """Build starting structures: NAME is a builder, SUBJECT what it builds.
+
+    \b
+    alj build molecule CCO --out ethanol.extxyz
+    alj build crystal NaCl --set supercell=[3,3,3] --set rattle_A=0.05 --count 5 --out salt.extxyz
+    alj build slab Cu --set miller=[1,1,1] --out slab.extxyz
+    alj build box water --set copies=64 --out water.extxyz
+    alj build atoms H C O --out atoms.extxyz
+
+    `alj show build` lists the builders, `alj show build NAME` the settings of one.
+    """
+    from alj.cli.build import BuildOptions, build
+
+    return build(name, subject, BuildOptions(**options))
+
+
+@group.command()
+@click.argument("run", type=click.Path())
+@click.option("--kind", "kinds", multiple=True, help="Only failures of this kind; repeatable.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="labeler.KEY=VALUE",
+    help="Try with another setting of labeler or executor.",
+)
+@_QUIET
+def relabel(run: str, kinds: tuple[str, ...], overrides: tuple[str, ...], quiet: bool) -> int:
+    """Try the failed labels of the run in folder RUN again, all but bad_input.
+
+    What comes out joins the data of the next round; the failures stay in the ledger.
+    """
+    from alj.cli.labels import relabel
+
+    return relabel(run, kinds, overrides, quiet)
+
+
+@group.command()
+@click.argument("name", required=False)
+@click.option("--self-test", "test", is_flag=True, help="Check forces, units, repeatability.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of NAME.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def engines(name: str | None, test: bool, settings: tuple[str, ...], as_json: bool) -> int:
+    """Say which reference engines are installed, and how to get the others.
+
+    With --self-test each that is installed labels small structures: forces against differences of
+    the energy, the order of atoms, repeatability, units (exit code 3 where one is wrong).
+    """
+    from alj.cli.engines import engines
+
+    return engines(name, settings, test=test, as_json=as_json)
 
 
 def _failed(message: str, config: str | None, code: int = 2) -> int:

@@ -14,7 +14,7 @@ from alj.types import BadInput
 PLAIN = ("data", "stop", "anchor", "properties")
 """Sections that are settings of their own, without a choice of a name."""
 
-SECTIONS = ("executor", *PLAIN)
+SECTIONS = ("executor", "build", "change", *PLAIN)
 """Further sections of a configuration that have settings."""
 
 
@@ -37,7 +37,7 @@ def show(kind: str | None, name: str | None) -> int:
     _print_settings(builder)
     also = _also(kind, builder)
     if also is not None:
-        click.echo(f"\nIn a configuration it also takes:\n")
+        click.echo("\nIn a configuration it also takes:\n")
         _print_settings(also)
     if kind in ("anchor", "properties"):
         click.echo("\nand `name` with the settings of a sampler: alj show sampler")
@@ -72,6 +72,10 @@ def builders_of(kind: str) -> tuple[Callable, ...]:
         from alj.labeling import LABELERS as builders
     elif kind == "executor":
         from alj.campaign.executors import EXECUTORS as builders
+    elif kind == "build":
+        from alj.campaign.build import BUILDERS as builders
+    elif kind == "change":
+        from alj.campaign.changes import CHANGES as builders
     elif kind in PLAIN:
         from alj.campaign import anchoring, plan, properties
 
@@ -96,6 +100,10 @@ def _also(kind: str, builder: Callable) -> Callable | None:
         from alj.potentials import prior_settings
 
         return prior_settings
+    if kind == "build":
+        from alj.campaign.build import change_settings
+
+        return change_settings
     if kind == "labeler":
         from alj.labeling import ENGINES
         from alj.labeling.engine import check_settings

@@ -1,14 +1,11 @@
-"""`alj evaluate` and `alj label`: structures in, numbers out."""
+"""`alj evaluate`: structures in, errors out."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from alj.cli.environment import prepare
-from alj.types import BadInput
 
 
 def evaluate(model: str, data: str, json_file: str | None) -> int:
@@ -48,34 +45,3 @@ def table(report: dict) -> list[str]:
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:{width}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
     return [*lines, "energies in meV/atom, force components in meV/Å"]
-
-
-def label(data: str, labeler: str, settings: Sequence[str], out: str, quiet: bool) -> int:
-    """Label a file; 0 where all structures have labels, 3 where some have none."""
-    from alj.campaign.config import override_one
-
-    config: dict = {"labeler": {"name": labeler}}
-    for setting in settings:
-        config = override_one(config, f"labeler.{setting.removeprefix('labeler.')}")
-    prepare()
-    from alj.campaign.executors import inline
-    from alj.campaign.label_file import label_file
-    from alj.labeling import build_labeler
-
-    if not isinstance(config["labeler"], dict):
-        raise BadInput("--set: expected KEY=VALUE with a setting of the labeler")
-    built = build_labeler(config["labeler"])
-
-    def on_label(done: int, total: int) -> None:
-        if not quiet:
-            click.echo(f"{done} of {total} labeled", err=True)
-
-    found = label_file(data, out, built, inline(), on_label)
-    for place, failure in found.failures.items():
-        click.echo(f"{data}: structure {place} (counting from 0): {failure}", err=True)
-    good = found.count - len(found.failures)
-    kinds = Counter(failure.kind for failure in found.failures.values())
-    failed = "".join(f", {number} {kind}" for kind, number in sorted(kinds.items()))
-    if not quiet:
-        click.echo(f"{out}: {good} of {found.count} structures labeled by {built.name}{failed}")
-    return 3 if found.failures else 0

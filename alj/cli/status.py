@@ -7,24 +7,60 @@ import click
 
 from alj.monitor.summary import Summary, duration, summarize
 
+TAIL_LINES = 8
+"""Lines of an engine's log that are shown; --json has all that was kept."""
+
 
 def status(run: str, failures: bool, as_json: bool) -> int:
     """Print the state of a run, or of a folder's lack of one (exit code 2)."""
     folder = Path(run)
     if not folder.is_dir():
         raise click.ClickException(f"{folder}: no such run folder; `alj run` makes them in runs/")
-    if not (folder / "events.jsonl").exists() and not (folder / "run.yaml").exists():
+    if not any((folder / name).exists() for name in ("events.jsonl", "run.yaml", "ledger.sqlite")):
         raise click.ClickException(f"{folder}: expected a run folder (with run.yaml), found none")
+    rows = _failures(folder) if failures else []
+    if not (folder / "run.yaml").exists() and not (folder / "events.jsonl").exists():
+        return _labels_status(folder, rows, as_json)
     summary = summarize(folder)
     if as_json:
-        kept = {k: v for k, v in summary._asdict().items() if k != "rounds"}
-        click.echo(json.dumps(kept, indent=1))
+        told = {k: v for k, v in summary._asdict().items() if k != "rounds"}
+        click.echo(json.dumps({**told, "quarantine": rows} if failures else told, indent=1))
         return 0
     for name, value in lines(summary, folder):
         click.echo(f"{name + ':':12}{value}")
-    if failures:
-        for row in _failures(folder):
-            click.echo(f"{row['hash'][:12]}  {row['kind']}: {row['message']}")
+    _list(rows)
+    if failures and not rows:
+        click.echo("no failed labels")
+    elif rows and (folder / "run.yaml").exists():
+        click.echo(
+            f"\ntry them again: alj relabel {folder} [--kind KIND] [--set labeler.KEY=VALUE]"
+        )
+    return 0
+
+
+def _list(rows: list[dict]) -> None:
+    """The quarantine, with the last lines of each log."""
+    for row in rows:
+        click.echo(f"\n{row['hash'][:12]}  {row['formula']}  {row['kind']}: {row['message']}")
+        tries = f"{row['attempts']} attempt{'s' if row['attempts'] > 1 else ''}"
+        click.echo(f"    {row['engine']} on {row['host']}, {row['seconds']:.3g} s, {tries}")
+        for line in row["log_tail"].strip().splitlines()[-TAIL_LINES:]:
+            click.echo(f"    | {line}")
+
+
+def _labels_status(folder: Path, rows: list[dict], as_json: bool) -> int:
+    """The state of what `alj label` has left: its work folder."""
+    from alj.campaign.ledger import Ledger
+
+    with Ledger(folder, read_only=True) as ledger:
+        counts = ledger.counts()
+    if as_json:
+        click.echo(json.dumps({**counts, "quarantine": rows}, indent=1))
+        return 0
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counts["failures"].items())
+    click.echo(f"labels:     {counts['labeled']} computed, {counts['failed']} failed ({kinds})")
+    click.echo("next:       the same `alj label` command again; --again KIND retries failures")
+    _list(rows)
     return 0
 
 
@@ -63,7 +99,18 @@ def _next(summary: Summary, folder: Path) -> str:
 
 
 def _failures(folder: Path) -> list[dict]:
+    """The quarantine: what failed, why, and the tail of its log; structures as formulas."""
+    import ase
+
     from alj.campaign.ledger import Ledger
 
     with Ledger(folder, read_only=True) as ledger:
-        return ledger.failures()
+        found = ledger.failures()
+    return [
+        {
+            **{name: value for name, value in row.items() if name != "structure"},
+            "log_tail": row["log_tail"] or "",
+            "formula": str(ase.Atoms(row["structure"].species).get_chemical_formula()),
+        }
+        for row in found
+    ]

@@ -1,14 +1,17 @@
 """Labelers with tricks, at the top of a module so that other processes find them."""
 
+import faulthandler
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alj.campaign.reading import empty_labels
-from alj.types import LabelingFailed, Labels, Structure
+from alj.types import BadInput, LabelingFailed, Labels, Structure
 
 
 def point(x: float, *, charge: int = 0) -> Structure:
@@ -48,12 +51,39 @@ class Spring:
             raise MemoryError
         if x == -6:
             raise LabelingFailed("infrastructure", "the network is down")
+        if x == -7:
+            time.sleep(60)
+        if x == -8:
+            faulthandler.enable()
+            faulthandler._sigsegv()  # type: ignore[attr-defined]
+        if x == -9:
+            hoard = np.ones(150_000_000)
+            time.sleep(60 * hoard[0])
+        if x == -10:
+            os.write(2, b"the last words of the engine\n")
+            os._exit(3)
+        if x == -11:
+            with subprocess.Popen(["sleep", "600"]) as process:
+                (self.folder / "pid.txt").write_text(str(process.pid))
+        if x == -12:
+            raise BadInput("the engine is not installed; install it")
         forces = np.array([[-2.0 * x, 0.0, 0.0]])
         return empty_labels(1)._replace(energy=np.asarray(x * x), forces=forces)
 
     def calls(self) -> list[float]:
         path = self.folder / "calls.txt"
         return [float(line) for line in path.read_text().split()] if path.exists() else []
+
+
+class Counted(Spring):
+    """The same, 50 ms each, writing down what it has finished rather than begun."""
+
+    def label(self, structure: Structure) -> Labels:
+        time.sleep(0.05)
+        labels = super().label(structure)
+        with (self.folder / "finished.txt").open("a") as file:
+            file.write(f"{float(structure.positions[0, 0])}\n")
+        return labels
 
 
 class Blocks(Spring):

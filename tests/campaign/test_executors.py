@@ -3,13 +3,19 @@
 import os
 import pickle
 import signal
+import threading
 import time
 
+import numpy as np
+import psutil
 import pytest
-from campaign.engines import Spring, point
+from campaign.engines import Blocks, Spring, point
 
 from alj import registry
-from alj.campaign.executors import EXECUTORS, LOSSES, Local, inline, local
+from alj.campaign.executors import EXECUTORS, Journals, Local, inline, journal, local
+from alj.campaign.executors.answers import Answer
+from alj.campaign.executors.supervisor import LOSSES
+from alj.campaign.reading import empty_labels
 from alj.types import BadInput, LabelingFailed
 
 
@@ -25,46 +31,147 @@ def test_inline_finishes_slow_engines_one_by_one(tmp_path):
     assert [[index for index, _ in part] for part in finished] == [[0], [1]]
 
 
-def test_killed_workers_take_nothing_along(tmp_path):
-    """A structure that always kills is a crash; what died along with it is labeled."""
-    xs = [1.0, -3.0, 2.0, 3.0, -1.0, 4.0]
-    spring, executor = Spring(tmp_path), local(workers=2, labels_per_task=2)
-    try:
-        answers = {}
-        for part in executor.run(spring, [point(x) for x in xs]):
-            for index, answer in part:
-                assert index not in answers
-                answers[index] = answer.result
-        assert sorted(answers) == list(range(len(xs)))
-        for index, x in enumerate(xs):
-            if x == -1:
-                assert answers[index].kind == "not_converged"
-            elif x == -3:
-                assert answers[index].kind == "crash"
-            else:
-                assert answers[index].energy == x * x
-        assert spring.calls().count(-3.0) == LOSSES + 1  # once among others, then alone
+def collected(parts) -> dict:
+    """All answers by index, each given once."""
+    answers = {}
+    for part in parts:
+        for index, answer in part:
+            assert index not in answers
+            answers[index] = answer.result
+    return answers
 
-        workers = {pid for pool in executor._pools for pid in (pool._processes if pool else {})}
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)  # while idle
-        time.sleep(0.2)
-        (part,) = executor.run(spring, [point(7.0)])
-        assert part[0][1].result.energy == 49.0
+
+@pytest.fixture
+def pool(request):
+    """An executor of this machine, closed at the end."""
+    executor = local(**getattr(request, "param", {"workers": 2, "labels_per_task": 3}))
+    yield executor
+    executor.close()
+
+
+def test_killed_workers_take_nothing_along(tmp_path, pool):
+    """A structure that always kills is a crash; what would have died along with it is labeled."""
+    xs = [1.0, -3.0, 2.0, 3.0, -1.0, 4.0, -4.0]
+    spring = Spring(tmp_path)
+    hashes = [f"{x}" for x in xs]
+    answers = collected(pool.run(spring, [point(x) for x in xs], Journals(tmp_path / "j", hashes)))
+    assert sorted(answers) == list(range(len(xs)))
+    for x, answer in zip(xs, (answers[i] for i in range(len(xs))), strict=True):
+        if x == -1:
+            assert answer.kind == "not_converged"
+        elif x == -3:
+            assert answer.kind == "crash"
+            assert f"lost {LOSSES} times" in answer.message
+        else:
+            assert answer.energy == x * x
+    assert spring.calls().count(-3.0) == LOSSES
+    assert spring.calls().count(-4.0) == 2
+    assert all(spring.calls().count(x) == 1 for x in xs if x > -3)
+    written = journal.harvest(tmp_path / "j")
+    assert set(written) == set(hashes)
+    assert float(written["-4.0"].result.energy) == 16.0
+
+    for supervisor in pool._supervisors:
+        if supervisor._process is not None:
+            os.kill(supervisor._process.pid, signal.SIGKILL)  # while idle
+    time.sleep(0.2)
+    (part,) = pool.run(spring, [point(7.0)])
+    assert part[0][1].result.energy == 49.0
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [{"workers": 1, "labels_per_task": 4, "timeout_seconds": 3.0, "memory_GB": 0.8}],
+    indirect=True,
+)
+def test_limits_and_crashes_are_told_apart(tmp_path, pool):
+    """Each of them really happens; the labels beside them are not touched."""
+    xs = [1.0, -7.0, -8.0, -9.0, -10.0, 2.0]
+    answers = collected(pool.run(Spring(tmp_path), [point(x) for x in xs]))
+    assert answers[0].energy == 1.0
+    assert answers[5].energy == 4.0
+    kinds = [answers[i].kind for i in range(1, 5)]
+    assert kinds == ["timeout", "crash", "out_of_memory", "crash"]
+    assert "SIGSEGV" in answers[2].message
+    assert "Segmentation fault" in answers[2].log_tail
+    assert "exit code 3" in answers[4].message
+    assert "the last words of the engine" in answers[4].log_tail
+
+
+def test_a_crash_among_structures_labeled_together_is_one_structure_s(tmp_path, pool):
+    answers = collected(pool.run(Blocks(tmp_path), [point(x) for x in (1.0, -8.0, 2.0)]))
+    assert (answers[0].energy, answers[1].kind, answers[2].energy) == (1.0, "crash", 4.0)
+
+
+def test_what_an_engine_started_dies_with_it(tmp_path):
+    """Programs that a labeler has started are killed when it runs out of time."""
+    executor = local(workers=1, timeout_seconds=1.0)
+    try:
+        answers = collected(executor.run(Spring(tmp_path), [point(-11.0)]))
+        assert answers[0].kind == "timeout"
+        pid = int((tmp_path / "pid.txt").read_text())
+        for _ in range(50):
+            if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie":
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("the program goes on")
     finally:
         executor.close()
 
 
-def test_a_labeler_that_cannot_travel_is_one_line():
-    class Hidden(Spring):
-        pass
+def test_a_labeler_of_a_script_travels_and_one_that_cannot_is_one_line(pool):
+    class Hidden:
+        """Defined where no other process can import it."""
 
-    executor = local(workers=1)
+        name, settings = "hidden", {}
+
+        def label(self, structure):
+            return empty_labels(1)._replace(energy=np.asarray(3.0))
+
+    answers = collected(pool.run(Hidden(), [point(1.0)]))
+    assert answers[0].energy == 3.0
+
+    class Locked(Hidden):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    with pytest.raises(BadInput, match="cannot be sent to another process"):
+        list(pool.run(Locked(), [point(1.0)]))
+
+
+@pytest.mark.parametrize("build", [inline, lambda: local(workers=1)])
+def test_an_engine_that_is_not_there_is_said_once(tmp_path, build):
+    """It is not the structures' fault: none of them is called a failure."""
+    executor = build()
     try:
-        with pytest.raises(BadInput, match="cannot be sent to another process"):
-            list(executor.run(Hidden("."), [point(1.0)]))
+        with pytest.raises(BadInput, match="not installed"):
+            list(executor.run(Spring(tmp_path), [point(1.0), point(-12.0), point(2.0)]))
     finally:
         executor.close()
+
+
+def test_journals_survive_a_torn_record(tmp_path):
+    path = tmp_path / f"one{journal.SUFFIX}"
+    failed = Answer(LabelingFailed("timeout", "slow", "tail"), 2.0, "here", {"tries": 2})
+    good = Answer(empty_labels(2)._replace(energy=np.asarray(1.5)), 0.5, "here")
+    journal.append(path, "a", failed)
+    whole = path.stat().st_size
+    journal.append(path, "b", good)
+    path.write_bytes(path.read_bytes()[:-3])
+    records, end = journal.read(path)
+    assert [hash_ for hash_, _ in records] == ["a"]
+    assert end == whole
+    journal.mend(path)
+    journal.append(path, "c", good)
+    (_, again), (_, label) = journal.read(path)[0]
+    assert again.result.args == failed.result.args
+    assert again._replace(result=None) == failed._replace(result=None)
+    assert float(label.result.energy) == 1.5
+    journal.discard(tmp_path, ["a"])
+    assert path.exists()
+    journal.discard(tmp_path, ["a", "c"])
+    assert not path.exists()
 
 
 def test_failures_survive_the_way_back():

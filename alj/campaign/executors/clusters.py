@@ -1,0 +1,298 @@
+"""Labels on a cluster, by Parsl: Slurm, PBS, Torque, LSF, Kubernetes, or a rehearsal of them here.
+
+Y. Babuji et al., HPDC 2019, doi 10.1145/3307681.3325400. Parsl starts a pool of workers inside of
+batch jobs; each of them watches over a labeling process of its own, so that what a label may take,
+and what an engine dies of, is the same as on one machine. The folder of the run must be on a file
+system that the nodes share.
+"""
+
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as Pool
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from alj.campaign.executors.answers import Answer
+from alj.campaign.executors.dispatch import Dispatch, Journals, Work
+from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, run_task
+from alj.types import BadInput, Labeler, Structure
+
+
+def parsl(
+    *,
+    scheduler: Literal["local", "slurm", "pbs", "torque", "lsf", "kubernetes"] = "local",
+    jobs: int = 1,
+    nodes_per_job: int = 1,
+    workers_per_node: int = 1,
+    walltime: str = "01:00:00",
+    queue: str | None = None,
+    account: str | None = None,
+    scheduler_options: list[str] = (),  # type: ignore[assignment]
+    worker_init: list[str] = (),  # type: ignore[assignment]
+    provider_options: dict = {},  # noqa: B006
+    address: str | None = None,
+    labels_per_task: int = 8,
+    timeout_seconds: float | None = 3600.0,
+    memory_GB: float | None = None,
+    patience_minutes: float = 10.0,
+) -> "Cluster":
+    """Labels in batch jobs of a cluster, by Parsl (pip install 'alj[parsl]').
+
+    Args:
+        scheduler: What runs the jobs; "local" starts the workers on this machine.
+        jobs: Batch jobs at once, at most.
+        nodes_per_job: Nodes of one job.
+        workers_per_node: Labels at once on a node.
+        walltime: Of a job, HH:MM:SS. Labels that a job does not finish go on in the next one.
+        queue: Queue or partition; null for the scheduler's default.
+        account: Account or project; null for the scheduler's default.
+        scheduler_options: Lines for the head of the job script, such as "#SBATCH --mem=4G".
+        worker_init: Lines of shell before the workers start, such as "module load orca". The
+            environment of this program is on PATH already.
+        provider_options: Further keywords of Parsl's provider (`image` for Kubernetes).
+        address: Name or address of this machine as the nodes see it; null asks for the host name.
+        labels_per_task: Labels sent to a worker together; each is remembered when it is finished.
+        timeout_seconds: Wall time that one label may take; null for any. It fails as `timeout`.
+        memory_GB: Memory that one label may take; null for any. It fails as `out_of_memory`.
+        patience_minutes: Without a worker for so long, a note says what the batch job's log says.
+    """
+    for name, value in (
+        ("jobs", jobs),
+        ("nodes_per_job", nodes_per_job),
+        ("workers_per_node", workers_per_node),
+        ("labels_per_task", labels_per_task),
+    ):
+        if value < 1:
+            raise BadInput(f"{name} must be 1 or more, found {value}")
+    settings = ClusterSettings(
+        scheduler, jobs, nodes_per_job, workers_per_node, walltime, queue, account,
+        tuple(scheduler_options), tuple(worker_init), dict(provider_options), address,
+        labels_per_task, Bounds(timeout_seconds, memory_GB), patience_minutes,
+    )  # fmt: skip
+    return Cluster(settings)
+
+
+_SUBMITS = {"slurm": "sbatch", "pbs": "qsub", "torque": "qsub", "lsf": "bsub"}
+
+
+class ClusterSettings(NamedTuple):
+    """The settings of `parsl`, checked."""
+
+    scheduler: str
+    jobs: int
+    nodes_per_job: int
+    workers_per_node: int
+    walltime: str
+    queue: str | None
+    account: str | None
+    scheduler_options: tuple[str, ...]
+    worker_init: tuple[str, ...]
+    provider_options: dict[str, Any]
+    address: str | None
+    labels_per_task: int
+    bounds: Bounds
+    patience_minutes: float
+
+
+class Cluster:
+    """See `parsl`."""
+
+    in_background = True
+
+    def __init__(self, settings: ClusterSettings):
+        self.settings = settings
+        self._pool: Pool | None = None
+        self._workers: Any = None
+        self._folder: Path | None = None
+        self._warned = False
+
+    def run(
+        self,
+        labeler: Labeler,
+        structures: list[Structure],
+        journals: Journals | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        if not structures:
+            return
+        if self._pool is None:
+            self._start(journals)
+        own, size = self.settings, self.settings.labels_per_task
+        window = max(64, 4 * own.jobs * own.nodes_per_job * own.workers_per_node)
+
+        def idle(seconds: float) -> None:
+            self._look(seconds, on_note)
+
+        work = Work(self._submit, size, window, own.bounds, _lost_workers(), idle)
+        try:
+            yield from Dispatch(work, labeler, structures, journals).answers()
+        except _broken_pools() as error:
+            said = " ".join(str(error).split())[-600:]
+            self.close()
+            raise BadInput(
+                f"executor: {own.scheduler} does not run the jobs: {said}{self._complaints()}"
+            ) from None
+
+    def close(self) -> None:
+        """End the jobs."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)  # what is under way is in journals, or was not wanted
+
+    def _submit(self, task: Task) -> Future:
+        assert self._pool is not None
+        return self._pool.submit(run_task, task)
+
+    def _start(self, journals: Journals | None) -> None:
+        """Start Parsl; its logs and job scripts go beside the journals."""
+        modules = _parsl()
+        submit = _SUBMITS.get(self.settings.scheduler)
+        if submit is not None and shutil.which(submit) is None:
+            raise BadInput(
+                f"executor: the program {submit} is not on PATH; {self.settings.scheduler} takes "
+                "jobs from its own machines only, elsewhere use `labeler: command` with `host`"
+            )
+        beside = (
+            Path(tempfile.mkdtemp(prefix="alj-parsl-")) if journals is None else journals.folder
+        )
+        self._folder = beside.absolute() / "parsl"
+        own = self.settings
+        provider = self._provider()
+        self._workers = modules.executors.HighThroughputExecutor(
+            label="labels",
+            provider=provider,
+            address=own.address or _address(own.scheduler),
+            loopback_address="127.0.0.1",
+            interchange_launch_cmd=[sys.executable, str(_scripts() / "interchange.py")],
+            max_workers_per_node=own.workers_per_node,
+            cores_per_worker=1e-6,  # workers_per_node decides, not the cores that Parsl sees
+            heartbeat_period=2,
+            heartbeat_threshold=10,
+            worker_logdir_root=str(self._folder),
+            encrypted=False,
+            block_error_handler=modules.jobs.error_handlers.windowed_error_handler,
+        )
+        config = modules.config.Config(
+            executors=[self._workers],
+            run_dir=str(self._folder),
+            usage_tracking=0,
+            strategy="simple",
+            strategy_period=2,
+            retries=0,
+        )
+        try:
+            self._pool = modules.concurrent.ParslPoolExecutor(config)
+        except Exception as error:  # whatever a provider's constructor stumbles on
+            raise BadInput(f"executor: Parsl does not start: {error}") from None
+
+    def _provider(self) -> Any:
+        """Parsl's provider for the scheduler, with its own names for our settings."""
+        own, providers = self.settings, _parsl().providers
+        exports = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
+        exports.append(f'export PATH="{_scripts()}:$PATH"')  # whether or not it was activated
+        common: dict[str, Any] = {
+            "nodes_per_block": own.nodes_per_job,
+            "init_blocks": 1,
+            "min_blocks": 0,
+            "max_blocks": own.jobs,
+            "worker_init": "\n".join([*exports, *own.worker_init]),
+        }
+        batch = {
+            **common,
+            "walltime": own.walltime,
+            "scheduler_options": "\n".join(own.scheduler_options),
+        }
+        slurm = {"partition": own.queue, "account": own.account}
+        others = {"queue": own.queue, "account": own.account}
+        nodes = own.nodes_per_job
+        made: dict[str, tuple[str, dict[str, Any]]] = {
+            "local": ("LocalProvider", common),
+            "slurm": ("SlurmProvider", {**batch, **slurm}),
+            "pbs": (
+                "PBSProProvider", {**batch, **others, "cpus_per_node": own.workers_per_node}
+            ),
+            "torque": ("TorqueProvider", {**batch, **others}),
+            "lsf": (
+                "LSFProvider", {**batch, "queue": own.queue, "project": own.account}
+            ),
+            "kubernetes": ("KubernetesProvider", common),
+        }  # fmt: skip
+        name, keywords = made[own.scheduler]
+        if own.scheduler != "kubernetes" and nodes > 1 and own.scheduler in ("slurm", "lsf"):
+            launchers = _parsl().launchers
+            launcher = (
+                launchers.SrunLauncher if own.scheduler == "slurm" else launchers.JsrunLauncher
+            )
+            keywords["launcher"] = launcher()
+        try:
+            return getattr(providers, name)(**{**keywords, **own.provider_options})
+        except Exception as error:
+            raise BadInput(f"executor: Parsl's {name} cannot be made: {error}") from None
+
+    def _look(self, seconds: float, on_note: Callable[[str], None] | None) -> None:
+        """Say once that no worker has appeared, and why the batch job thinks so."""
+        waited = seconds > 60.0 * self.settings.patience_minutes
+        if self._warned or on_note is None or not waited:
+            return
+        if not self._workers.connected_managers():
+            self._warned = True
+            on_note(
+                f"no worker has appeared for {self.settings.patience_minutes:g} minutes "
+                f"({self.settings.scheduler}); waiting{self._complaints()}"
+            )
+
+    def _complaints(self) -> str:
+        """What the batch jobs say on standard error."""
+        if self._folder is None:
+            return ""
+        logs = [p for p in self._folder.rglob("*.stderr") if p.stat().st_size]
+        if not logs:
+            return f"; logs are in {self._folder}"
+        last = max(logs, key=lambda path: path.stat().st_mtime)
+        return f"; {last} ends with: {last.read_text(errors='replace')[-500:].strip()}"
+
+
+def _parsl() -> Any:
+    """Parsl with the parts that are used here. Raises BadInput where it is not installed."""
+    try:
+        import parsl
+        import parsl.concurrent
+        import parsl.config
+        import parsl.executors
+        import parsl.jobs.error_handlers
+        import parsl.launchers
+        import parsl.providers
+    except ImportError as error:
+        raise BadInput(
+            f"executor: parsl is not installed ({error}); run: pip install 'alj[parsl]'"
+        ) from None
+    return parsl
+
+
+def _lost_workers() -> tuple[type[BaseException], ...]:
+    _parsl()
+    from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+    return (WorkerLost, ManagerLost)
+
+
+def _broken_pools() -> tuple[type[BaseException], ...]:
+    _parsl()
+    from parsl.executors.errors import BadStateException, ScalingFailed
+    from parsl.jobs.errors import TooManyJobFailuresError
+
+    return (BadStateException, ScalingFailed, TooManyJobFailuresError)
+
+
+def _address(scheduler: str) -> str:
+    return "127.0.0.1" if scheduler == "local" else socket.gethostname()
+
+
+def _scripts() -> Path:
+    """Where Parsl's programs are: beside this Python."""
+    return Path(sysconfig.get_path("scripts"))

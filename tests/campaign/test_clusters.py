@@ -1,0 +1,93 @@
+"""Labels through Parsl: on this machine, and through schedulers that really run the job scripts."""
+
+import os
+
+import pytest
+from campaign.chaos import Killer, check, labeling, parsl_worker
+from campaign.engines import Spring, point
+from campaign.schedulers import install
+
+from alj import registry
+from alj.campaign.executors import EXECUTORS, Journals, parsl
+from alj.types import BadInput
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+BY_NAME = {
+    "slurm": {"queue": "short", "account": "physics", "scheduler_options": ["#SBATCH --mem=1G"]},
+    "pbs": {"queue": "short"},
+    "lsf": {"account": "physics"},
+}
+
+
+@pytest.fixture
+def schedulers(tmp_path, monkeypatch):
+    from parsl.providers import SlurmProvider
+
+    monkeypatch.setattr(SlurmProvider, "status_polling_interval", 1)  # a minute, else
+    bin_ = install(tmp_path / "schedulers")
+    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "schedulers"
+
+
+def executor_of(**settings):
+    spec = {"name": "parsl", "jobs": 1, "workers_per_node": 2, **settings}
+    return registry.build(EXECUTORS, spec, where="executor")
+
+
+def test_a_thousand_labels_while_workers_are_killed(tmp_path):
+    executor = executor_of(labels_per_task=16, timeout_seconds=1.5)
+    killer = Killer(labeling, parsl_worker)
+    check(tmp_path, executor, killer)
+    assert set(killer.killed) == {"labeling", "parsl_worker"}
+
+
+@pytest.mark.parametrize("scheduler", BY_NAME)
+def test_the_same_in_batch_jobs(tmp_path, schedulers, scheduler):
+    more = {"address": "127.0.0.1", "labels_per_task": 16, "timeout_seconds": 1.5}
+    executor = executor_of(scheduler=scheduler, **more, **BY_NAME[scheduler])
+    check(tmp_path, executor, Killer(labeling))
+    calls = (schedulers / "calls.txt").read_text()
+    assert {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}[scheduler] in calls
+    (text,) = {
+        path.read_text()
+        for path in (tmp_path / "labels" / "parsl").rglob("submit_scripts/*")
+        if path.read_bytes().startswith(b"#!/bin/bash")
+    }
+    assert "export OMP_NUM_THREADS=1" in text
+    if scheduler == "slurm":
+        assert "#SBATCH --partition=short" in text
+        assert "#SBATCH --account=physics" in text
+        assert "#SBATCH --mem=1G" in text
+
+
+def test_a_job_that_never_comes_up_is_told_with_its_log(tmp_path, schedulers):
+    notes = []
+    init = ["echo 'module: command not found: orca' >&2", "exit 1"]
+    executor = executor_of(
+        scheduler="slurm", address="127.0.0.1", worker_init=init, patience_minutes=0.05
+    )
+    spring = Spring(tmp_path)
+    try:
+        with pytest.raises(BadInput, match="module: command not found: orca"):
+            list(executor.run(spring, [point(1.0)], Journals(tmp_path / "j", ["a"]), notes.append))
+    finally:
+        executor.close()
+    assert any("no worker has appeared" in note and "orca" in note for note in notes)
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, schedulers):
+    (schedulers / "bin" / "sbatch").unlink()
+    executor = executor_of(scheduler="slurm")
+    try:
+        with pytest.raises(BadInput, match="sbatch is not on PATH"):
+            list(executor.run(Spring(tmp_path), [point(1.0)], Journals(tmp_path / "j", ["a"])))
+    finally:
+        executor.close()
+
+
+def test_settings_are_checked():
+    for bad in ({"jobs": 0}, {"scheduler": "cron"}, {"workers": 2}):
+        with pytest.raises(BadInput):
+            executor_of(**bad)
+    assert parsl().settings.scheduler == "local"
