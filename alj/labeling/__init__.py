@@ -4,16 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from alj import registry
-from alj.annotations import join
-from alj.labeling.engine import Reference, check_settings
+from alj.annotations import join, named
+from alj.labeling.ase import ase
+from alj.labeling.command import command
+from alj.labeling.dftbplus import dftbplus
+from alj.labeling.engine import Blocks, Reference, check_settings
 from alj.labeling.in_jax import lennard_jones, ml_bop_water
+from alj.labeling.mopac import mopac
+from alj.labeling.pyscf import pyscf
+from alj.labeling.sparrow import sparrow
 from alj.labeling.tblite import tblite
 from alj.types import BadInput, Labeler
 
 IN_JAX = (ml_bop_water, lennard_jones)
 """Potentials of this package: references that cost milliseconds."""
 
-ENGINES = (tblite,)
+ENGINES = (tblite, sparrow, mopac, pyscf, dftbplus, ase, command)
 """Programs outside of this package; each also takes the settings of `check_settings`."""
 
 LABELERS = (*IN_JAX, *ENGINES)
@@ -41,7 +47,8 @@ sigma_A, cutoff_A, shift
             raise BadInput(f"{path}: expected settings of {own['name']}, found {changes!r}")
         engines.append(registry.build(ENGINES, {**own, **changes}, where=path))
     limits = built.limits._replace(**checks["limits"])
-    return Reference(engines, checks["multiplicities"], limits)
+    kind = Blocks if hasattr(built, "calculate_many") else Reference
+    return kind(engines, checks["multiplicities"], limits)
 
 
 def resolve_labeler(config: Mapping[str, Any] | str, where: str = "labeler") -> dict:
@@ -58,8 +65,8 @@ def resolve_labeler(config: Mapping[str, Any] | str, where: str = "labeler") -> 
 
 
 def _divided(config, where):
-    """The settings common to all engines (None where it is none), and its own."""
-    name = config if isinstance(config, str) else dict(config or {}).get("name")
+    """The settings common to all engines (None where it is none), and its own, with the name."""
+    name, settings = named(config, where)
     if name not in {engine.__name__ for engine in ENGINES}:
-        return None, config
+        return None, {"name": name, **settings}
     return registry.divided(ENGINES, config, check_settings, where)

@@ -103,7 +103,7 @@ def check_settings(
 class Reference:
     """A labeler around an engine and its fallbacks (the same engine with other settings).
 
-    `settings` is what a label's identity hashes: the limits are not in it, for they change no label.
+    `settings` is what a label's identity hashes; limits are not in it, for they change no label.
     """
 
     def __init__(
@@ -174,6 +174,77 @@ class Reference:
                 "multiplicity with the structure (info), or `multiplicities` with the labeler",
             )
         return fitting
+
+
+class Blocks(Reference):
+    """A labeler around an engine that labels several structures in one call (`calculate_many`)."""
+
+    def label_many(self, structures: Sequence[Structure]) -> list[Labels | LabelingFailed]:
+        """Labels or the failure of each structure."""
+        return [result for result, _ in self.label_many_about(structures)]
+
+    def label_many_about(
+        self, structures: Sequence[Structure]
+    ) -> list[tuple[Labels | LabelingFailed, dict[str, Any]]]:
+        """What `label_about` says of each structure alone, failures too; fewer calls."""
+        courses = [_Course(self, structure) for structure in structures]
+        while going := [course for course in courses if course.spins and not course.failure]:
+            self._next_spin(going)
+        source = {"version": self.engine.version(), "convention": self.convention}
+        return [course.answer(source) for course in courses]
+
+    def _next_spin(self, going: list["_Course"]) -> None:
+        """The next multiplicity of each structure; fallbacks for those that do not converge."""
+        for fallback, engine in enumerate(self.engines):
+            if not going:
+                break
+            many: Any = engine
+            results = many.calculate_many(
+                [course.structure for course in going], [course.spins[0] for course in going]
+            )
+            for course, result in zip(going, results, strict=True):
+                course.tried(result, fallback, last=fallback + 1 == len(self.engines))
+            going = [course for course in going if course.again]
+
+
+class _Course:
+    """One structure on its way through multiplicities and fallbacks."""
+
+    def __init__(self, reference: Reference, structure: Structure):
+        self.structure, self.limits = structure, reference.limits
+        self.spins: tuple[int, ...] = ()
+        self.tries, self.again = 0, False
+        self.failure: LabelingFailed | None = None
+        self.best: tuple[Labels, dict[str, Any]] | None = None
+        try:
+            screen(structure, reference.engine, reference.limits)
+            self.spins = reference._spins(structure)
+        except LabelingFailed as failure:
+            self.failure = failure
+
+    def tried(self, result: Labels | LabelingFailed, fallback: int, *, last: bool) -> None:
+        """Take in one calculation with the multiplicity that is next."""
+        self.tries += 1
+        multiplicity = self.spins[0]
+        try:
+            if isinstance(result, LabelingFailed):
+                raise result
+            believed(result, self.structure, self.limits)
+        except LabelingFailed as failure:
+            self.again = failure.kind == "not_converged" and not last
+            if not self.again:
+                self.failure = _of_this_try(failure, multiplicity, self.tries)
+            return
+        self.again, self.spins = False, self.spins[1:]
+        if self.best is None or float(result.energy) < float(self.best[0].energy):
+            self.best = result, {"multiplicity": multiplicity, "fallback": fallback}
+
+    def answer(self, source: dict[str, Any]) -> tuple[Labels | LabelingFailed, dict[str, Any]]:
+        """The labels of the lowest energy with their provenance, or the failure."""
+        if self.failure is not None or self.best is None:
+            assert self.failure is not None
+            return self.failure, {}
+        return self.best[0], {**source, **self.best[1], "tries": self.tries}
 
 
 def electrons(structure: Structure) -> int:
