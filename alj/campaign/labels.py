@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -163,6 +164,7 @@ def _attempt(
     )
 
 
+@cache
 def _package_version() -> str:
     try:
         return f"alj {version('alj')}"

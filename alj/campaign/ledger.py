@@ -179,14 +179,13 @@ class Ledger:
             return
         self._check_conventions(attempts)
         with self._transaction():
-            for attempt in attempts:
-                self._base.execute(
-                    "insert into labels (hash, attempt, status, kind, message, log_tail, engine, "
-                    "settings, version, host, seconds, time, structure, labels, about, "
-                    "convention, replaces) values (?, (select coalesce(max(attempt), -1) + 1 from "
-                    "labels where hash = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    _row(attempt),
-                )
+            self._base.executemany(
+                "insert into labels (hash, attempt, status, kind, message, log_tail, engine, "
+                "settings, version, host, seconds, time, structure, labels, about, "
+                "convention, replaces) values (?, (select coalesce(max(attempt), -1) + 1 from "
+                "labels where hash = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_row(attempt) for attempt in attempts],
+            )
 
     def _check_conventions(self, attempts: Sequence[Attempt]) -> None:
         good = [a for a in attempts if not isinstance(a.answer, LabelingFailed)]

@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -41,6 +42,7 @@ def program(name: str) -> str:
     return found
 
 
+@cache
 def version_of(package: str) -> str:
     """Name and version of an installed package. Raises BadInput where it is not installed."""
     try:

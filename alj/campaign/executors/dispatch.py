@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -116,31 +116,33 @@ class Dispatch:
 
     def _collected(self, future: Future) -> list[tuple[int, Answer]]:
         """What a task has newly finished; where it has ended, all that it gave."""
-        part, fresh = self._running[future], []
-        if part.journal:
-            records, end = journal.read(Path(part.journal), self._read.get(part.journal, 0))
-            self._read[part.journal] = end
-            places = {hash_: self._place(hash_, part.members) for hash_, _ in records}
-            fresh = [(places[hash_], answer) for hash_, answer in records]
-        if future.done():
-            del self._running[future]
-            try:
-                fresh += zip(part.members, future.result(), strict=True)
-            except self._work.lost as error:
-                found = {index for index, _ in fresh}
-                left = [i for i in part.members if i in self._open and i not in found]
-                fresh += self._taken_up(left, part, error)
-        return [(i, answer) for i, answer in dict(reversed(fresh)).items() if self._closes(i)]
+        part = self._running[future]
+        if not future.done():
+            return self._first(self._written(part))
+        del self._running[future]
+        try:
+            return self._first(zip(part.members, future.result(), strict=True))
+        except self._work.lost as error:
+            fresh = self._first(self._written(part))
+            left = [i for i in part.members if i in self._open]
+            return fresh + self._first(self._taken_up(left, part, error))
+
+    def _written(self, part: _Running) -> list[tuple[int, Answer]]:
+        """What has come into a task's journal since it was last read."""
+        if not part.journal:
+            return []
+        records, end = journal.read(Path(part.journal), self._read.get(part.journal, 0))
+        self._read[part.journal] = end
+        return [(self._place(hash_, part.members), answer) for hash_, answer in records]
+
+    def _first(self, answers: Iterable[tuple[int, Answer]]) -> list[tuple[int, Answer]]:
+        """Those of structures that had no answer yet."""
+        fresh = [(i, answer) for i, answer in dict(answers).items() if i in self._open]
+        self._open -= {i for i, _ in fresh}
+        return fresh
 
     def _place(self, hash_: str, members: list[int]) -> int:
         return next(i for i in self._places[hash_] if i in members)
-
-    def _closes(self, index: int) -> bool:
-        """Whether this is the first answer to a structure."""
-        if index not in self._open:
-            return False
-        self._open.remove(index)
-        return True
 
     def _taken_up(
         self, left: list[int], part: _Running, error: BaseException

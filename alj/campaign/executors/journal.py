@@ -6,7 +6,7 @@ carried the work out, is the record of truth, and a driver that comes back reads
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ from alj.campaign import trees
 from alj.campaign.executors.answers import Answer
 from alj.types import BadInput, LabelingFailed
 
-_LENGTH = struct.Struct("<q")
+_HEAD = struct.Struct("<qq")
+"""Before each record: the length of its hash and of the rest, in bytes."""
+
 SUFFIX = ".journal"
 
 
 def append(path: Path, hash_: str, answer: Answer) -> None:
     """Add a record, behind the last whole one."""
-    data = trees.encode(_plain(hash_, answer))
+    name, data = hash_.encode(), trees.encode(_plain(answer))
     with path.open("ab") as file:
-        file.write(_LENGTH.pack(len(data)) + data)
+        file.write(_HEAD.pack(len(name), len(data)) + name + data)
 
 
 def mend(path: Path) -> None:
@@ -35,24 +37,14 @@ def mend(path: Path) -> None:
 
 def read(path: Path, start: int = 0) -> tuple[list[tuple[str, Answer]], int]:
     """The records from byte `start` on, and where the last whole one ends."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            content = file.read()
-    except FileNotFoundError:
-        return [], start
-    found, at = [], 0
-    while at + _LENGTH.size <= len(content):
-        (length,) = _LENGTH.unpack_from(content, at)
-        end = at + _LENGTH.size + length
-        if length <= 0 or end > len(content):
-            break
+    found, end = [], start
+    for hash_, data, behind in _records(path, start):
         try:
-            found.append(_answer(trees.decode(content[at + _LENGTH.size : end], str(path))))
+            found.append((hash_, _answer(trees.decode(data, str(path)))))
         except BadInput:
             break
-        at = end
-    return found, start + at
+        end = behind
+    return found, end
 
 
 def harvest(folder: Path) -> dict[str, Answer]:
@@ -68,18 +60,36 @@ def discard(folder: Path, known: Iterable[str]) -> None:
     """Delete the journals all of whose records are known elsewhere by now."""
     known = set(known)
     for path in folder.glob(f"*{SUFFIX}"):
-        if all(hash_ in known for hash_, _ in read(path)[0]):
+        if all(hash_ in known for hash_, _, _ in _records(path, 0)):
             path.unlink(missing_ok=True)
 
 
-def _plain(hash_: str, answer: Answer) -> dict[str, Any]:
+def _records(path: Path, start: int) -> Iterator[tuple[str, bytes, int]]:
+    """Hash and bytes of the whole records from byte `start` on, and where each ends."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            content = file.read()
+    except FileNotFoundError:
+        return
+    at = 0
+    while at + _HEAD.size <= len(content):
+        name, data = _HEAD.unpack_from(content, at)
+        middle = at + _HEAD.size + name
+        end = middle + data
+        if min(name, data) < 0 or end > len(content):
+            return
+        yield content[at + _HEAD.size : middle].decode(), content[middle:end], start + end
+        at = end
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
     result, seconds, host, about = answer
     failed = isinstance(result, LabelingFailed)
-    record = {"hash": hash_, "failed": failed, "seconds": seconds, "host": host, "about": about}
+    record = {"failed": failed, "seconds": seconds, "host": host, "about": about}
     return {**record, "result": list(result.__reduce__()[1]) if failed else result}
 
 
-def _answer(record: dict[str, Any]) -> tuple[str, Answer]:
+def _answer(record: dict[str, Any]) -> Answer:
     result = LabelingFailed(*record["result"]) if record["failed"] else record["result"]
-    rest = (record["seconds"], record["host"], record["about"])
-    return record["hash"], Answer(result, *rest)
+    return Answer(result, record["seconds"], record["host"], record["about"])
