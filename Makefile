@@ -1,12 +1,13 @@
 # make quickstart    a virtual environment in .venv, and water that teaches itself (minutes)
 # make test          the default tests
 # make slow          the tests that take minutes
+# make engines       the tests of reference engines and of Parsl, which it installs; needs mopac
 # make lint          ruff and pyright
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 
-.PHONY: quickstart test slow lint clean
+.PHONY: quickstart test slow engines lint clean
 
 quickstart: $(VENV)/.installed
 	$(RUN)/alj run configs/quickstart.yaml
@@ -15,7 +16,11 @@ test: $(VENV)/.tested
 	$(RUN)/python -m pytest -n 2
 
 slow: $(VENV)/.tested
-	$(RUN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m 'slow and not engine'
+
+engines: $(VENV)/.engines
+	@command -v mopac >/dev/null || { echo "mopac is missing; run: apt-get install mopac"; exit 2; }
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m engine
 
 lint: $(VENV)/.tested
 	$(RUN)/ruff check .
@@ -36,6 +41,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.engines: $(VENV)/.tested
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl]'
 	@touch $@
 
 clean:

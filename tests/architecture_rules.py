@@ -23,7 +23,7 @@ PURE = {name for name, floor in FLOORS.items() if floor <= 2} | {
     "analysis",
 }
 FORBIDDEN_IN_PURE = {"ase", "parsl", "pathlib", "logging", "sqlite3", "shutil", "tempfile"}
-ENGINES = {"tblite", "sparrow", "scine_sparrow", "pyscf", "parsl", "xtb", "mopac"}
+ENGINES = {"tblite", "scine_sparrow", "scine_utilities", "pyscf", "dftd3", "parsl", "rdkit"}
 LONGEST = 400
 TRAVEL = {f"alj/campaign/executors/{name}.py" for name in ("child", "dispatch")}
 WITHOUT_STATE = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox", "BitGenerator"}

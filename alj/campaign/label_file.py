@@ -16,7 +16,9 @@ import ase.io
 import numpy as np
 
 from alj.campaign import datasets
+from alj.campaign.built import to_atoms
 from alj.campaign.executors import Executor
+from alj.campaign.isolated import isolated_atoms
 from alj.campaign.labels import Progress, content_hash, label_all
 from alj.campaign.ledger import Ledger, settings_mark
 from alj.campaign.reading import FIELDS, Frame, empty_labels, read_atoms, read_frame
@@ -42,17 +44,21 @@ def label_file(
     *,
     again: Collection[str] = (),
     mixed: bool = False,
+    isolated: bool = False,
 ) -> Labeled:
     """Label every structure in `data` and write `out` (extxyz, `REF_` keys).
 
     Failures are keyed by the structure's place, counted from 0; those of the kinds in `again` are
-    tried again. `mixed` allows `out` to hold labels of several references. Raises BadInput for an
-    unreadable file, or an `out` that is in use or was not written by this function.
+    tried again. `mixed` allows `out` to hold labels of several references. `isolated` adds each
+    element of `data` as a free atom at the end. Raises BadInput for an unreadable file, or an `out`
+    that is in use or was not written by this function.
     """
     data, out = Path(data), Path(out)
     work = out.with_name(out.name + ".work")
     _check_target(data, out, work)
     frames = read_atoms(data)
+    if isolated:
+        frames += _free_atoms(frames)
     if _is_done(out, work, frames, labeler):
         return Labeled(len(frames), {})
     read = [_read(atoms) for atoms in frames]
@@ -83,6 +89,17 @@ def label_file(
     if not failures:
         shutil.rmtree(work)
     return Labeled(len(frames), dict(sorted(failures.items())))
+
+
+def _free_atoms(frames: list[ase.Atoms]) -> list[ase.Atoms]:
+    """Each element of the structures alone, in its ground state."""
+    species = sorted({int(number) for atoms in frames for number in atoms.numbers})
+    found = []
+    for built in isolated_atoms(species):
+        atoms = to_atoms(built)
+        atoms.info |= built.info
+        found.append(atoms)
+    return found
 
 
 def _of_a_label(key: str) -> bool:

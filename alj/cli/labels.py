@@ -29,6 +29,7 @@ class LabelOptions(NamedTuple):
     settings: Sequence[str]
     again: Sequence[str]
     mixed: bool
+    isolated_atoms: bool
     quiet: bool
 
 
@@ -47,7 +48,7 @@ def label(data: str, out: str, options: LabelOptions) -> int:
     with contextlib.closing(executor), LabelBar(quiet=options.quiet) as bar:
         found = label_file(
             data, out, built, executor, bar.labels, bar.say,
-            again=options.again, mixed=options.mixed,
+            again=options.again, mixed=options.mixed, isolated=options.isolated_atoms,
         )  # fmt: skip
     for place, failure in found.failures.items():
         click.echo(f"{data}: structure {place} (counting from 0): {failure}", err=True)

@@ -13,21 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from alj.cli import KINDS, environment, group, invoke, runs
-
-
-@pytest.fixture
-def alj(capfd, monkeypatch, tmp_path):
-    """Run a command in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-
-    def command(*arguments):
-        code = invoke([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+from alj.cli import KINDS, environment, group, runs
 
 
 def beads(count=2, distance=3.0, **info):

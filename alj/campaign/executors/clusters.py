@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from alj.campaign.executors.answers import Answer
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
 from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, run_task
+from alj.labeling.install import needed
 from alj.types import BadInput, Labeler, Structure
 
 
@@ -257,36 +259,24 @@ class Cluster:
         return f"; {last} ends with: {last.read_text(errors='replace')[-500:].strip()}"
 
 
+@cache
 def _parsl() -> Any:
     """Parsl with the parts that are used here. Raises BadInput where it is not installed."""
-    try:
-        import parsl
-        import parsl.concurrent
-        import parsl.config
-        import parsl.executors
-        import parsl.jobs.error_handlers
-        import parsl.launchers
-        import parsl.providers
-    except ImportError as error:
-        raise BadInput(
-            f"executor: parsl is not installed ({error}); run: pip install 'alj[parsl]'"
-        ) from None
-    return parsl
+    for part in ("concurrent", "config", "executors", "jobs.error_handlers", "launchers"):
+        needed("parsl", f"parsl.{part}")
+    needed("parsl", "parsl.providers")
+    return needed("parsl")
 
 
 def _lost_workers() -> tuple[type[BaseException], ...]:
-    _parsl()
-    from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
-
-    return (WorkerLost, ManagerLost)
+    errors = needed("parsl", "parsl.executors.high_throughput.errors")
+    return (errors.WorkerLost, errors.ManagerLost)
 
 
 def _broken_pools() -> tuple[type[BaseException], ...]:
-    _parsl()
-    from parsl.executors.errors import BadStateException, ScalingFailed
-    from parsl.jobs.errors import TooManyJobFailuresError
-
-    return (BadStateException, ScalingFailed, TooManyJobFailuresError)
+    errors = needed("parsl", "parsl.executors.errors")
+    jobs = needed("parsl", "parsl.jobs.errors")
+    return (errors.BadStateException, errors.ScalingFailed, jobs.TooManyJobFailuresError)
 
 
 def _address(scheduler: str) -> str:
