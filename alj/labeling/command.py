@@ -96,6 +96,11 @@ class Command:
         return {"command": self.command, "method": self.method, "electrons": self.electrons}
 
     @property
+    def waits(self) -> bool:
+        """Whether a call may stand in a queue: nobody knows for how long."""
+        return bool(self.place.host or self.place.submit)
+
+    @property
     def convention(self) -> str:
         """What its energies are."""
         return self.method

@@ -136,26 +136,44 @@ class Reference:
     def label_about(self, structure: Structure) -> tuple[Labels, dict[str, Any]]:
         """Labels, and where they come from: version, convention, multiplicity, fallback, tries.
 
-        Raises LabelingFailed.
+        Every multiplicity must come out, or the lowest energy would depend on luck. Raises
+        LabelingFailed.
         """
-        screen(structure, self.engine, self.limits)
-        tries, best = 0, None
-        for multiplicity in self._spins(structure):
-            for fallback, engine in enumerate(self.engines):
-                tries += 1
-                try:
-                    labels = engine.calculate(structure, multiplicity)
-                    believed(labels, structure, self.limits)
-                except LabelingFailed as failure:
-                    if failure.kind == "not_converged" and fallback + 1 < len(self.engines):
-                        continue
-                    raise _of_this_try(failure, multiplicity, tries) from None
-                break
-            if best is None or float(labels.energy) < float(best[0].energy):
-                best = labels, {"multiplicity": multiplicity, "fallback": fallback}
-        assert best is not None
-        about = {"version": self.engine.version(), "convention": self.convention, **best[1]}
-        return best[0], {**about, "tries": tries}
+        ((result, about),) = self._courses([structure])
+        if isinstance(result, LabelingFailed):
+            raise result
+        return result, about
+
+    def _courses(
+        self, structures: Sequence[Structure]
+    ) -> list[tuple[Labels | LabelingFailed, dict[str, Any]]]:
+        """Each structure through multiplicities and fallbacks, to its labels or its failure."""
+        courses = [_Course(self, structure) for structure in structures]
+        while going := [course for course in courses if course.spins and not course.failure]:
+            self._next_spin(going)
+        source = {"version": self.engine.version(), "convention": self.convention}
+        return [course.answer(source) for course in courses]
+
+    def _next_spin(self, going: list["_Course"]) -> None:
+        """The next multiplicity of each structure; fallbacks for those that do not converge."""
+        for fallback, engine in enumerate(self.engines):
+            structures, spins = [c.structure for c in going], [c.spins[0] for c in going]
+            results = self._calculated(engine, structures, spins) if going else []
+            for course, result in zip(going, results, strict=True):
+                course.tried(result, fallback, last=fallback + 1 == len(self.engines))
+            going = [course for course in going if course.again]
+
+    def _calculated(
+        self, engine: Engine, structures: list[Structure], spins: list[int]
+    ) -> list[Labels | LabelingFailed]:
+        """One calculation for each structure."""
+        results: list[Labels | LabelingFailed] = []
+        for structure, spin in zip(structures, spins, strict=True):
+            try:
+                results.append(engine.calculate(structure, spin))
+            except LabelingFailed as failure:
+                results.append(failure)
+        return results
 
     def _spins(self, structure: Structure) -> tuple[int, ...]:
         """The multiplicities to compute. Raises LabelingFailed where none fits the electrons."""
@@ -179,32 +197,23 @@ class Reference:
 class Blocks(Reference):
     """A labeler around an engine that labels several structures in one call (`calculate_many`)."""
 
-    def label_many(self, structures: Sequence[Structure]) -> list[Labels | LabelingFailed]:
-        """Labels or the failure of each structure."""
-        return [result for result, _ in self.label_many_about(structures)]
+    @property
+    def block(self) -> int:
+        """How many structures it would like to be given together."""
+        many: Any = self.engine
+        return many.structures_per_call
 
     def label_many_about(
         self, structures: Sequence[Structure]
     ) -> list[tuple[Labels | LabelingFailed, dict[str, Any]]]:
         """What `label_about` says of each structure alone, failures too; fewer calls."""
-        courses = [_Course(self, structure) for structure in structures]
-        while going := [course for course in courses if course.spins and not course.failure]:
-            self._next_spin(going)
-        source = {"version": self.engine.version(), "convention": self.convention}
-        return [course.answer(source) for course in courses]
+        return self._courses(structures)
 
-    def _next_spin(self, going: list["_Course"]) -> None:
-        """The next multiplicity of each structure; fallbacks for those that do not converge."""
-        for fallback, engine in enumerate(self.engines):
-            if not going:
-                break
-            many: Any = engine
-            results = many.calculate_many(
-                [course.structure for course in going], [course.spins[0] for course in going]
-            )
-            for course, result in zip(going, results, strict=True):
-                course.tried(result, fallback, last=fallback + 1 == len(self.engines))
-            going = [course for course in going if course.again]
+    def _calculated(
+        self, engine: Engine, structures: list[Structure], spins: list[int]
+    ) -> list[Labels | LabelingFailed]:
+        many: Any = engine
+        return many.calculate_many(structures, spins)
 
 
 class _Course:

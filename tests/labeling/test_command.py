@@ -48,6 +48,11 @@ def labeler(mode: str = "", **settings):
     return build_labeler({"name": "command", "command": line, "method": "springs", **settings})
 
 
+def results_of(built, structures):
+    """Labels or failures of structures in one block, without provenance."""
+    return [result for result, _ in built.label_many_about(structures)]
+
+
 def failure(built, one: Structure) -> LabelingFailed:
     with pytest.raises(LabelingFailed) as caught:
         built.label(one)
@@ -133,7 +138,7 @@ def test_in_a_block_every_failure_is_its_own():
     structures = [structure(1.0 + 0.1 * i, species=z) for i, z in enumerate(species)]
     far = structures[0]._replace(positions=np.full((2, 3), np.nan))
     built = labeler(structures_per_call=4)
-    answers = built.label_many([*structures, far])
+    answers = results_of(built, [*structures, far])
     kinds = [getattr(answer, "kind", "") for answer in answers]
     assert kinds == ["", "not_converged", "", "crash", "", "out_of_memory", "", "bad_input"]
     for i in (0, 2, 4, 6):
@@ -175,7 +180,7 @@ def test_a_block_gives_what_each_structure_gives_alone():
 @pytest.mark.parametrize("mode", ["late", "short"])
 def test_a_block_whose_command_fails_at_the_end_is_repeated_where_it_was_not_finished(mode):
     structures = [structure(1.0 + 0.1 * i) for i in range(3)]
-    answers = labeler(mode, structures_per_call=3).label_many(structures)
+    answers = results_of(labeler(mode, structures_per_call=3), structures)
     if mode == "late":  # all were written, but the last of them perhaps not to the end
         assert [getattr(a, "kind", "") for a in answers] == ["", "", "crash"]
     else:
@@ -284,7 +289,7 @@ def test_a_failed_call_is_put_aside_and_computed_anew(cluster):
     assert left.suffix == ".failed"
     assert failure(built, structure(species=10)).kind == "crash"
     many = labeler(**REMOTE, structures_per_call=3)
-    answers = many.label_many([structure(1.1), structure(1.2, species=10), structure(1.3)])
+    answers = results_of(many, [structure(1.1), structure(1.2, species=10), structure(1.3)])
     assert [getattr(answer, "kind", "") for answer in answers] == ["", "crash", ""]
 
 

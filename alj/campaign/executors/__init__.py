@@ -9,9 +9,15 @@ import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from alj.campaign.executors.answers import Answer, label_each, label_together, together
+from alj.campaign.executors.answers import (
+    Answer,
+    block_size,
+    label_each,
+    label_together,
+    together,
+)
 from alj.campaign.executors.clusters import parsl
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
 from alj.campaign.executors.supervisor import Bounds, Supervisor, Task
@@ -87,9 +93,14 @@ def local(
 EXECUTORS = (inline, local, parsl)
 
 
-def default_executor(labeler: Labeler) -> str:
-    """Potentials of this package label in this process; engines do not, for they may die."""
-    return "inline" if hasattr(labeler, "potential") else "local"
+def default_executor(labeler: Labeler) -> dict[str, Any]:
+    """Potentials of this package label in this process; engines do not, for they may die. What
+    waits in a queue has no time limit.
+    """
+    if hasattr(labeler, "potential"):
+        return {"name": "inline"}
+    waits = getattr(getattr(labeler, "engine", None), "waits", False)
+    return {"name": "local", **({"timeout_seconds": None} if waits else {})}
 
 
 class Inline:
@@ -111,8 +122,9 @@ class Inline:
             for index, answer in enumerate(label_each(labeler, structures)):
                 yield [(index, answer)]
             return
-        for start in range(0, len(structures), self._size):
-            part = structures[start : start + self._size]
+        size = block_size(labeler, self._size)
+        for start in range(0, len(structures), size):
+            part = structures[start : start + size]
             yield list(enumerate(label_together(labeler, part), start))
 
     def close(self) -> None:

@@ -65,6 +65,11 @@ def together(labeler: Labeler) -> bool:
     return hasattr(labeler, "label_many") or hasattr(labeler, "label_many_about")
 
 
+def block_size(labeler: Labeler, at_least: int) -> int:
+    """How many structures go together: as many as the labeler wants in one call of its program."""
+    return max(at_least, getattr(labeler, "block", 1))
+
+
 def _labeled(
     labeler: Labeler, structure: Structure
 ) -> tuple[Labels | LabelingFailed, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cloudpickle
 
 from alj.campaign.executors import journal
-from alj.campaign.executors.answers import Answer, together
+from alj.campaign.executors.answers import Answer, block_size, together
 from alj.campaign.executors.supervisor import LOSSES, Bounds, Task
 from alj.types import BadInput, Labeler, LabelingFailed, Structure
 
@@ -67,9 +67,9 @@ class Dispatch:
     ):
         self._work, self._structures, self._journals = work, structures, journals
         self._labeler, self._together = pickled(labeler), together(labeler)
-        count = len(structures)
-        starts = range(0, count, work.size)
-        self._waiting = [list(range(i, min(i + work.size, count))) for i in starts][::-1]
+        count, size = len(structures), block_size(labeler, work.size)
+        starts = range(0, count, size)
+        self._waiting = [list(range(i, min(i + size, count))) for i in starts][::-1]
         self._running: dict[Future, _Running] = {}
         self._read: dict[str, int] = {}
         self._open = set(range(count))
