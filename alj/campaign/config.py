@@ -31,6 +31,7 @@ KEYS = (
     "precision",
     "explore_with",
     "choose_from",
+    "self_test",
     "refit",
     "anchor",
     "properties",

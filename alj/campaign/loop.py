@@ -37,6 +37,7 @@ from alj.campaign.rounds import (
     with_late,
 )
 from alj.campaign.store import FolderStore
+from alj.campaign.trial import try_engine
 from alj.types import BadInput, LabelingFailed
 
 PAUSED, DONE = 4, 0
@@ -74,6 +75,7 @@ def _rounds(run: Run) -> Outcome:
     begin, test_key = split_named(plan.key, "begin", "test")
     resumed = store.knows("000/state")
     state = store.remember("000/state", lambda: _initial(run, begin))
+    store.remember("self_test", lambda: try_engine(run, state.start))
     run.emit(
         {
             "event": "campaign", "round": _finished(store), "rounds": plan.rounds,

@@ -327,6 +327,7 @@ def _top(
     precision: Literal["float32", "float64"] = "float32",
     explore_with: Literal["mean", "best"] = "mean",
     choose_from: Literal["all", "each"] = "all",
+    self_test: bool | None = None,
 ):
     """Top-level settings.
 
@@ -339,6 +340,8 @@ def _top(
         choose_from: The selector looks at "all" walks of a round together, or at those of "each"
             sampler alone, with its share of the count: what it takes is then labeled while the
             next samplers walk, where the executor works in the background.
+        self_test: Whether a reference engine is tested on the start before the first round; null
+            does so where its labels take less than ten seconds and wait in no queue.
     """
 
 

@@ -1,6 +1,6 @@
 """The command line. `alj --help` answers at once: JAX and all the rest are imported by a command.
 
-Exit codes: 0 done, 1 a bug, 2 bad input or a folder in use, 3 some labels failed (`alj label`),
+Exit codes: 0 done, 1 a bug, 2 bad input or a folder in use, 3 some labels or self-tests failed,
 4 paused (budget or disk), 130 interrupted.
 """
 
@@ -155,6 +155,7 @@ def evaluate(model: str, data: str, json_file: str | None) -> int:
     help="Setting of the labeler, or executor.KEY=VALUE.",
 )
 @click.option("--again", multiple=True, metavar="KIND", help="Try failures of this kind again.")
+@click.option("--isolated-atoms", is_flag=True, help="Also label each element as a free atom.")
 @click.option("--mixed", is_flag=True, help="Allow labels of several references in OUT.")
 @click.option("--out", required=True, type=click.Path(), help="Labeled structures, extxyz.")
 @_QUIET

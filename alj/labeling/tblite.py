@@ -24,6 +24,7 @@ def tblite(
     electronic_temperature_K: float = 300.0,
     accuracy: float = 1.0,
     max_iterations: int = 250,
+    spin_polarization: bool = False,
 ) -> "Tblite":
     """GFN1- and GFN2-xTB, of molecules and crystals: small, robust, the default engine.
 
@@ -32,8 +33,10 @@ def tblite(
         electronic_temperature_K: Of the Fermi smearing; 5000 makes broken bonds smooth.
         accuracy: Factor on all numerical thresholds; smaller is tighter.
         max_iterations: Of the self-consistent charges.
+        spin_polarization: Give unpaired electrons the energy of their spins. Without it states of
+            different multiplicity have almost the same energy: O2 comes out as a singlet.
     """
-    return Tblite(method, electronic_temperature_K, accuracy, max_iterations)
+    return Tblite(method, electronic_temperature_K, accuracy, max_iterations, spin_polarization)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Tblite:
     electronic_temperature_K: float
     accuracy: float
     max_iterations: int
+    spin_polarization: bool = False
 
     name: ClassVar[str] = "tblite"
     elements: ClassVar[tuple[int, ...]] = tuple(range(1, 87))
@@ -58,18 +62,25 @@ class Tblite:
 
     @property
     def convention(self) -> str:
-        """What its energies are."""
-        return f"{self.method} total energy"
+        """What its energies are: forces are slopes of the free energy of the smeared electrons."""
+        spin = "sp" if self.spin_polarization else ""
+        return f"{spin}{self.method} total energy with electronic entropy"
 
     def version(self) -> str:
         """Program and version."""
         return version_of("tblite")
 
     def calculate(self, structure: Structure, multiplicity: int) -> Labels:
-        """One single point. Raises LabelingFailed("not_converged")."""
+        """One single point. Raises LabelingFailed: `not_converged`, `bad_input`, `crash`."""
         interface = needed("tblite", "tblite.interface")
         cell = np.asarray(structure.cell, np.float64)
         periodic = cell.any(axis=1)
+        if periodic.any() and not periodic.all():  # it would repeat them in all directions
+            raise LabelingFailed(
+                "bad_input",
+                f"tblite takes molecules and crystals; this is periodic in {periodic.sum()} "
+                "directions: give it a cell with vacuum, periodic in all three",
+            )
         lattice = {"lattice": cell / Bohr, "periodic": periodic} if periodic.any() else {}
         try:
             calculator = interface.Calculator(
@@ -84,6 +95,8 @@ class Tblite:
             calculator.set("temperature", self.electronic_temperature_K * _HARTREE_PER_K)
             calculator.set("max-iter", self.max_iterations)
             calculator.set("verbosity", 0)
+            if self.spin_polarization:
+                calculator.add("spin-polarization", 1.0)
             results = calculator.singlepoint()
         except RuntimeError as error:
             raise LabelingFailed(_kind(str(error)), _one_line(error), str(error)) from None
