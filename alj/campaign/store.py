@@ -40,7 +40,7 @@ __all__ = [
     "write_file",
 ]
 
-EXTENDABLE = ("rounds", "stop", "executor", "refit", "anchor", "properties")
+EXTENDABLE = ("rounds", "stop", "executor", "self_test", "refit", "anchor", "properties")
 """Top-level keys that may change between runs of one folder, unless told otherwise."""
 
 _TEMPORARY = ".writing-"

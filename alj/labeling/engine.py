@@ -72,8 +72,8 @@ def check_settings(
 
     Args:
         multiplicities: Spin multiplicities 2S+1 that are all computed for a structure that names
-            none; the lowest energy is kept. Without a list: singlets; a structure with an odd
-            number of electrons must then say what it is.
+            none; the lowest energy is kept, and each of them must converge (`fallbacks`). Without a
+            list: singlets; a structure with an odd number of electrons must then say what it is.
         fallbacks: Settings of the engine, in order, for structures that do not converge, such as
             `[{electronic_temperature_K: 5000}]`.
         closest_fraction: Atoms nearer than this fraction of the sum of their covalent radii are

@@ -16,6 +16,7 @@ import numpy as np
 
 from alj.analysis import errors
 from alj.campaign import config as configuration
+from alj.campaign.ledger import Ledger
 from alj.campaign.store import write_file
 from alj.monitor.drawings import SETS, drawings_of, read_results, redraw
 from alj.monitor.summary import Summary, duration, summarize
@@ -71,6 +72,8 @@ def render(
         images=[_image(folder, name, captions[name]) for name in captions if _drawn(folder, name)],
         rounds=_round_table(summary.rounds),
         failures=summary.failures,
+        reasons=_reasons(folder) if summary.failures else {},
+        run=str(folder),
         config=configuration.dump(claim) if claim else "",
         version=_version(),
         written=time.strftime("%Y-%m-%d %H:%M"),
@@ -226,6 +229,18 @@ def _round_table(rounds: list[dict]) -> dict[str, list]:
         for event in rounds
     ]
     return {"heads": ["round", *(columns[key] for key in shown), "time"], "rows": rows}
+
+
+def _reasons(folder: Path) -> dict[str, str]:
+    """One message of each kind of failure: the first."""
+    if not (folder / "ledger.sqlite").exists():
+        return {}
+    try:
+        with Ledger(folder, read_only=True) as ledger:
+            rows = ledger.failures()
+    except BadInput:
+        return {}
+    return {row["kind"]: row["message"] for row in reversed(rows)}
 
 
 def _image(folder: Path, name: str, caption: str) -> dict[str, str]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from alj.campaign import config
+from alj.campaign.ledger import Attempt, Ledger
 from alj.monitor.drawings import read_results
 from alj.monitor.pages import error_rows, write_report
 from alj.monitor.summary import summarize
-from alj.types import BadInput
+from alj.types import BadInput, LabelingFailed, Structure
 
 NASTY = "<script>alert(1)</script>"
 
@@ -146,6 +147,19 @@ def test_figures_are_redrawn_only_when_their_data_change(run):
     }
     assert "learning_curve.png" in changed
     assert "energy_parity_test.png" not in changed
+
+
+def test_failures_are_shown_with_a_reason_of_each_kind(run):
+    one = np.zeros(1, np.int32)
+    structure = Structure(np.zeros((1, 3)), one + 8, np.zeros((3, 3)), one[0], one[0])
+    with Ledger(run) as ledger:
+        for number, message in enumerate(("slow & <hung>", "slow again")):
+            answer = LabelingFailed("timeout", message)
+            ledger.add([Attempt(f"hash{number}", structure, answer, "engine", {})])
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "slow &amp; &lt;hung&gt;" in page
+    assert "slow again" not in page
+    assert f"alj relabel {run}" in page
 
 
 def test_drawing_keeps_to_its_time_and_catches_up_later(run):
