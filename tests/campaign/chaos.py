@@ -48,10 +48,15 @@ def labeling(process: psutil.Process) -> bool:
     return "alj.campaign.executors.child" in " ".join(process.cmdline())
 
 
-def parsl_worker(process: psutil.Process) -> bool:
-    """Whether this is a worker in a pool of Parsl's (not the pool's manager)."""
+def of_parsl(process: psutil.Process) -> bool:
+    """Whether this was started by the manager of a pool of Parsl's."""
     parent = process.parent()
     return parent is not None and "process_worker_pool" in " ".join(parent.cmdline())
+
+
+def parsl_worker(process: psutil.Process) -> bool:
+    """Whether this is a worker in a pool of Parsl's, which has a process that labels."""
+    return of_parsl(process) and any(labeling(child) for child in process.children())
 
 
 class Killer:

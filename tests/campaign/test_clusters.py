@@ -1,14 +1,16 @@
 """Labels through Parsl: on this machine, and through schedulers that really run the job scripts."""
 
+import contextlib
 import os
 
+import psutil
 import pytest
-from campaign.chaos import Killer, check, labeling, parsl_worker
-from campaign.engines import Spring, point
+from campaign.chaos import Killer, check, labeling, of_parsl, parsl_worker
+from campaign.engines import Counted, Spring, point
 from campaign.schedulers import install
 
 from alj import registry
-from alj.campaign.executors import EXECUTORS, Journals, parsl
+from alj.campaign.executors import EXECUTORS, Journals, clusters, parsl
 from alj.types import BadInput
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -40,6 +42,26 @@ def test_a_thousand_labels_while_workers_are_killed(tmp_path):
     killer = Killer(labeling, parsl_worker)
     check(tmp_path, executor, killer)
     assert set(killer.killed) == {"labeling", "parsl_worker"}
+
+
+def test_a_pool_that_outlives_its_workers_is_replaced(tmp_path, monkeypatch):
+    """Its manager goes on answering although no task gets through to anybody."""
+    monkeypatch.setattr(clusters, "STALL_SECONDS", 12.0)
+    monkeypatch.setenv("CHAOS", str(tmp_path))
+    executor = executor_of(labels_per_task=4, timeout_seconds=2.0)
+    hashes, notes, found = [str(x) for x in range(60)], [], {}
+    points = [point(float(x)) for x in range(60)]
+    with contextlib.closing(executor):
+        journals = Journals(tmp_path / "j", hashes)
+        for part in executor.run(Counted(tmp_path), points, journals, notes.append):
+            if not found:
+                for process in psutil.process_iter():
+                    with contextlib.suppress(psutil.Error):
+                        if process.environ().get("CHAOS") == str(tmp_path) and of_parsl(process):
+                            process.kill()
+            found |= dict(part)
+    assert [float(found[i].result.energy) for i in range(60)] == [float(x * x) for x in range(60)]
+    assert sum("new ones take their place" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize("scheduler", BY_NAME)

@@ -125,7 +125,7 @@ def test_a_ledger_refuses_labels_of_another_reference(tmp_path):
         assert sorted(ledger.conventions()) == ["another", "spring"]
 
 
-def test_the_driver_is_killed_and_nothing_finished_is_computed_twice(tmp_path):
+def test_the_driver_is_killed_and_nothing_finished_is_computed_twice(tmp_path, monkeypatch):
     """Workers write down what they finish before the driver knows."""
     code = f"""
         import sys
@@ -141,6 +141,9 @@ def test_the_driver_is_killed_and_nothing_finished_is_computed_twice(tmp_path):
             executor.close()
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     finished = tmp_path / "finished.txt"
     for _ in range(2):
         with subprocess.Popen(command) as driver:
@@ -149,7 +152,10 @@ def test_the_driver_is_killed_and_nothing_finished_is_computed_twice(tmp_path):
                 assert driver.poll() is None
                 time.sleep(0.02)
             driver.kill()
-        time.sleep(1.5)  # until the workers have noticed
+        until = time.monotonic() + 20.0
+        while list(scratch.iterdir()):  # until the workers have noticed and tidied up
+            assert time.monotonic() < until
+            time.sleep(0.1)
     subprocess.run(command, check=True, timeout=60)
     xs = [float(line) for line in finished.read_text().split()]
     assert sorted(xs) == [float(x) for x in range(40)]

@@ -8,6 +8,7 @@ outlive it.
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -29,15 +30,16 @@ class Block(NamedTuple):
     together: bool
 
 
-def main(descriptor: int, parent: int) -> None:
+def main(descriptor: int, parent: int, scratch: str) -> None:
     """Label until the other end of the socket with this descriptor hangs up, or `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with, args=(parent, scratch), daemon=True).start()
     connection = Connection(descriptor)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         labeler = _received(connection)
         while labeler is not None:
             _label(labeler, connection, connection.recv())
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _received(connection: Connection) -> Any:
@@ -72,10 +74,11 @@ def _label(labeler: Any, connection: Connection, block: Block) -> None:
         connection.send(("broken", traceback.format_exc()[-2000:]))
 
 
-def _die_with(parent: int) -> None:
-    """End this process and the programs that it has started once the parent is gone."""
+def _die_with(parent: int, scratch: str) -> None:
+    """End this process, the programs that it has started and its files once the parent is gone."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    shutil.rmtree(scratch, ignore_errors=True)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(os.getpgid(0), signal.SIGKILL)
     os._exit(1)

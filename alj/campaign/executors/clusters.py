@@ -11,6 +11,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from alj.campaign.executors.answers import Answer
+from alj.campaign.executors.answers import Answer, block_size, together
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
 from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, run_task
 from alj.labeling.install import needed
@@ -101,6 +102,17 @@ class ClusterSettings(NamedTuple):
     patience_minutes: float
 
 
+STALL_SECONDS = 120.0
+"""Beyond the time that a label may take: jobs that are there and give nothing are replaced."""
+
+STALLS = 3
+"""After so many replacements in a row without a label, somebody must look."""
+
+
+class _Stalled(Exception):
+    """Workers are connected, and nothing comes: a pool can outlive its workers."""
+
+
 class Cluster:
     """See `parsl`."""
 
@@ -120,25 +132,67 @@ class Cluster:
         journals: Journals | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> Iterator[list[tuple[int, Answer]]]:
-        if not structures:
-            return
-        if self._pool is None:
-            self._start(journals)
-        own, size = self.settings, self.settings.labels_per_task
-        window = max(64, 4 * own.jobs * own.nodes_per_job * own.workers_per_node)
-
-        def idle(seconds: float) -> None:
-            self._look(seconds, on_note)
-
-        work = Work(self._submit, size, window, own.bounds, _lost_workers(), idle)
+        own, left, stalls = self.settings, list(range(len(structures))), 0
         try:
-            yield from Dispatch(work, labeler, structures, journals).answers()
+            while left:
+                if self._pool is None:
+                    self._start(journals)
+                places = left
+                try:
+                    for finished in self._dispatch(
+                        labeler,
+                        [structures[i] for i in places],
+                        None if journals is None else journals.of(places),
+                        on_note,
+                    ):
+                        answers = [(places[k], answer) for k, answer in finished]
+                        given, stalls = {i for i, _ in answers}, 0
+                        left = [i for i in left if i not in given]
+                        yield answers
+                except _Stalled:
+                    stalls += 1
+                    said = self._complaints()
+                    self.close()
+                    if stalls == STALLS:
+                        raise BadInput(f"executor: workers come, but no label does{said}") from None
+                    if on_note is not None:
+                        on_note("the jobs are there but no label comes: new ones take their place")
         except _broken_pools() as error:
             said = " ".join(str(error).split())[-600:]
             self.close()
             raise BadInput(
                 f"executor: {own.scheduler} does not run the jobs: {said}{self._complaints()}"
             ) from None
+
+    def _dispatch(
+        self,
+        labeler: Labeler,
+        structures: list[Structure],
+        journals: Journals | None,
+        on_note: Callable[[str], None] | None,
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        """One run of the pool that is there. Raises _Stalled."""
+        own, size = self.settings, block_size(labeler, self.settings.labels_per_task)
+        window = max(64, 4 * own.jobs * own.nodes_per_job * own.workers_per_node)
+        limit = own.bounds.seconds
+        patience = None
+        if limit is not None:
+            patience = STALL_SECONDS + limit * (size if together(labeler) else 1)
+        connected: float | None = None
+
+        def idle(seconds: float) -> None:
+            nonlocal connected
+            self._look(seconds, on_note)
+            if not self._workers.connected_managers():
+                connected = None
+                return
+            connected = connected or time.monotonic()
+            silent = min(seconds, time.monotonic() - connected)
+            if patience is not None and silent > patience:
+                raise _Stalled
+
+        work = Work(self._submit, size, window, own.bounds, _lost_workers(), idle)
+        yield from Dispatch(work, labeler, structures, journals).answers()
 
     def close(self) -> None:
         """End the jobs."""

@@ -26,6 +26,10 @@ class Journals(NamedTuple):
     folder: Path
     hashes: list[str]
 
+    def of(self, members: list[int]) -> "Journals":
+        """The same for some of the structures."""
+        return Journals(self.folder, [self.hashes[i] for i in members])
+
 
 class Work(NamedTuple):
     """How tasks are carried out.

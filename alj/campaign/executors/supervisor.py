@@ -167,7 +167,8 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with (self._scratch / "log").open("ab") as log, ours, theirs:
             descriptor = theirs.fileno()
-            begin = f"from {child.__name__} import main; main({descriptor}, {os.getpid()})"
+            given = f"{descriptor}, {os.getpid()}, {str(self._scratch)!r}"
+            begin = f"from {child.__name__} import main; main({given})"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", begin],
                 stdin=subprocess.DEVNULL,
