@@ -20,9 +20,9 @@ from alj.campaign.built import to_atoms
 from alj.campaign.executors import Executor
 from alj.campaign.isolated import isolated_atoms
 from alj.campaign.labels import Progress, content_hash, label_all
-from alj.campaign.ledger import Ledger, settings_mark
+from alj.campaign.ledger import PROVENANCE, Ledger
 from alj.campaign.reading import FIELDS, Frame, empty_labels, read_atoms, read_frame
-from alj.campaign.references import KEY, convention_of
+from alj.campaign.references import KEY
 from alj.campaign.store import FolderStore, write_file
 from alj.types import BadInput, Labeler, LabelingFailed
 
@@ -74,7 +74,7 @@ def label_file(
             frame = read[i]
             assert isinstance(frame, Frame)
             about = {k: v for k, v in frame.info.items() if not _of_a_label(k)}
-            about |= _told(origin.get(hash_, {}))
+            about |= _told(origin[hash_], hash_) if hash_ in origin else {}
             if isinstance(answer, LabelingFailed):
                 failures[i] = answer
                 about["label_failure"] = answer.kind
@@ -102,14 +102,24 @@ def _free_atoms(frames: list[ase.Atoms]) -> list[ase.Atoms]:
     return found
 
 
+_HASH = "label_hash"
+_WRITTEN = {
+    KEY,
+    _HASH,
+    *(f"label_{key}" for key in PROVENANCE),
+    "label_failure",
+}
+"""Keys of a structure's info that are written here, and left behind when it is labeled anew."""
+
+
 def _of_a_label(key: str) -> bool:
-    """Whether a key of a structure's info was written here for an earlier label."""
-    return key == KEY or key.startswith("label_")
+    return key in _WRITTEN
 
 
-def _told(provenance: dict[str, Any]) -> dict[str, Any]:
+def _told(provenance: dict[str, Any], hash_: str) -> dict[str, Any]:
     """Provenance as keys of a structure's info."""
-    return {k if k == KEY else f"label_{k}": v for k, v in provenance.items()}
+    told = {k if k == KEY else f"label_{k}": v for k, v in provenance.items()}
+    return {**told, _HASH: hash_}
 
 
 def _is_done(out: Path, work: Path, frames: list[ase.Atoms], labeler: Labeler) -> bool:
@@ -120,13 +130,11 @@ def _is_done(out: Path, work: Path, frames: list[ase.Atoms], labeler: Labeler) -
         written = read_atoms(out)
     except BadInput:
         written = []
-    marks = (convention_of(labeler), settings_mark(labeler.settings))
-    same = len(written) == len(frames) and all(
-        (one.info.get(KEY), str(one.info.get("label_settings"))) == marks
-        and np.array_equal(one.numbers, other.numbers)
-        and np.array_equal(one.positions, other.positions)
-        for one, other in zip(written, frames, strict=True)
-    )
+    read = [_read(atoms) for atoms in frames]
+    wanted = [
+        content_hash(labeler, frame.structure) if isinstance(frame, Frame) else "" for frame in read
+    ]
+    same = [atoms.info.get(_HASH) for atoms in written] == wanted
     if not same:
         raise BadInput(f"{out} exists already, from elsewhere; remove it or choose another --out")
     return True

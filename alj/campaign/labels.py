@@ -106,7 +106,10 @@ def label_all(
         ledger.add(attempts)
         answers.update({attempt.hash: attempt.answer for attempt in attempts})
 
+    if missing:
+        ledger.check_conventions({convention_of(labeler)})
     folder = ledger.path.parent / JOURNALS
+    journal.discard(folder, [hash_ for hash_, answer in known.items() if not _open(answer)])
     left_behind = journal.harvest(folder)
     remember([(i, left_behind[hashes[i]]) for i in missing if hashes[i] in left_behind])
     journal.discard(folder, answers)
@@ -130,9 +133,10 @@ class _Watch:
 
     def __init__(self, total: int, on_label: Callable[[Progress], None] | None):
         self.total, self.tell = total, on_label
-        self.done, self.failed, self.begun = 0, 0, time.monotonic()
+        self.done, self.failed, self.begun = 0, 0, 0.0
 
     def count(self, results: list[Labels | LabelingFailed]) -> None:
+        self.begun = self.begun or time.monotonic()  # not when processes began to start
         closed = [result for result in results if not _open(result)]
         self.done += len(closed)
         self.failed += sum(isinstance(result, LabelingFailed) for result in closed)

@@ -70,6 +70,27 @@ class Attempt(NamedTuple):
     replaces: str = ""
 
 
+class Replacement(NamedTuple):
+    """A label that made a failure good, and whose it is."""
+
+    hash: str
+    structure: Structure
+    labels: Labels
+    convention: str
+
+
+PROVENANCE = (
+    "version",
+    "settings",
+    "host",
+    "seconds",
+    "multiplicity",
+    "fallback",
+    "tries",
+)
+"""What is told of where a label comes from, beside its convention."""
+
+
 class Ledger:
     """Opens or creates the ledger in a run folder; a context manager.
 
@@ -78,7 +99,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False, mixed: bool = False):
-        self.path = Path(folder) / NAME
+        self.path = Path(folder).absolute() / NAME
         self._mixed, self._known_convention = mixed, ""
         if read_only and not self.path.exists():
             raise BadInput(
@@ -189,7 +210,10 @@ class Ledger:
 
     def _check_conventions(self, attempts: Sequence[Attempt]) -> None:
         good = [a for a in attempts if not isinstance(a.answer, LabelingFailed)]
-        wanted = {attempt.convention for attempt in good} - {""}
+        self.check_conventions({attempt.convention for attempt in good} - {""})
+
+    def check_conventions(self, wanted: set[str]) -> None:
+        """Raise BadInput where labels of other conventions are here already."""
         known = self._known_convention or next(iter(self.conventions()), "")
         self._known_convention = known or next(iter(wanted), "")
         strange = wanted - {self._known_convention}
@@ -227,14 +251,11 @@ class Ledger:
                 ).fetchone()
             if row is not None:
                 version, settings, host, seconds, about, convention = row
-                found[hash_] = {
-                    "reference": convention or "",
-                    "version": version,
-                    "settings": settings_mark(json.loads(settings)),
-                    "host": host,
-                    "seconds": seconds,
-                    **json.loads(about or "{}"),
-                }
+                mark = settings_mark(json.loads(settings))
+                told = {"version": version, "settings": mark, "host": host, "seconds": seconds}
+                told |= json.loads(about or "{}")
+                kept = {name: told[name] for name in PROVENANCE if name in told}
+                found[hash_] = {"reference": convention or "", **kept}
         return found
 
     def failures(self) -> list[dict[str, Any]]:
@@ -258,14 +279,19 @@ class Ledger:
             for row in rows
         ]
 
-    def replacements(self) -> list[tuple[str, Structure, Labels]]:
-        """Labels that made failures good, in the order in which they came."""
+    def replacements(self) -> list[Replacement]:
+        """Labels that made failures good, in an order that does not depend on when they came."""
         with self._clear_errors():
             rows = self._base.execute(
-                f"select hash, structure, labels from labels as l where status = 'ok' and {_LAST} "
-                "and replaces not null order by time, hash"
+                "select hash, structure, labels, convention from labels as l where status = 'ok' "
+                f"and {_LAST} and replaces not null order by replaces, hash"
             ).fetchall()
-        return [(hash_, *(self._decoded(hash_, part) for part in parts)) for hash_, *parts in rows]
+        return [
+            Replacement(
+                hash_, self._decoded(hash_, structure), self._decoded(hash_, labels), convention
+            )
+            for hash_, structure, labels, convention in rows
+        ]
 
     def attempts_to_replace(self, hash_: str) -> int:
         """How often a failure was tried again."""

@@ -127,7 +127,7 @@ def _round(
         return state, before, failed
     labels = [None if isinstance(a, LabelingFailed) else a for a in answers]
     late = [] if learned else joining(run.ledger, state.memory.get("late", ()))
-    checkpoint = _checkpoint(run, index, [*labels, *(label for _, _, label in late)])
+    checkpoint = _checkpoint(run, index, [*labels, *(one.labels for one in late)])
 
     def learn_from() -> tuple[RoundState, dict]:
         watch.stage("train")
@@ -205,7 +205,7 @@ def _label(run: Run, chosen: Proposal, watch, ahead: Ahead) -> list:
 def _late(run: Run, before: RoundState, after: RoundState) -> list:
     """What joined the data in a round although an earlier one had asked for it."""
     joined = set(after.memory.get("late", ())) - set(before.memory.get("late", ()))
-    return [each for each in run.ledger.replacements() if each[0] in joined]
+    return [each for each in run.ledger.replacements() if each.hash in joined]
 
 
 def _record(
@@ -220,13 +220,13 @@ def _record(
         [answers[i] for i in good],
         [chosen.chosen.info[i] for i in good],
     )
-    labeled = with_late(labeled, late, index, convention_of(run.plan.labeler))
+    labeled = with_late(labeled, late, index)
     datasets.write(run.folder / "rounds" / f"{index:03d}" / "labeled.extxyz", labeled)
     kept, more = np.asarray(judged["kept_mask"], bool).tolist(), len(late)
     scores = np.abs(judged["errors"]).tolist()  # NaN (nothing predicted, or no label) is NULL
     run.ledger.record(
         index,
-        [*_hashes(run, chosen), *(hash_ for hash_, _, _ in late)],
+        [*_hashes(run, chosen), *(one.hash for one in late)],
         origins=[*(info["origin"] for info in chosen.chosen.info), *["relabeled"] * more],
         scores=[*scores, *[float("nan")] * more],
         model=f"{index:03d}",

@@ -14,10 +14,10 @@ from alj import registry
 from alj.campaign.config import override_one
 from alj.campaign.executors import EXECUTORS
 from alj.campaign.labels import Progress, content_hash, label_all
-from alj.campaign.ledger import Ledger
+from alj.campaign.ledger import Ledger, Replacement
 from alj.campaign.store import FolderStore, read_claim
 from alj.labeling import build_labeler
-from alj.types import FAILURE_KINDS, BadInput, Labeler, LabelingFailed, Labels, Structure
+from alj.types import FAILURE_KINDS, BadInput, Labeler, LabelingFailed
 
 HOPELESS = ("bad_input",)
 """Kinds that are not tried again unless they are asked for: the same input is as bad again."""
@@ -57,7 +57,12 @@ def relabel(
         config = override_one(config, override)
     labeler = build_labeler(config["labeler"])
     executor = registry.build(EXECUTORS, config["executor"], where="executor")
-    with contextlib.closing(executor), FolderStore(folder), Ledger(folder) as ledger:
+    mixed = bool(config["data"].get("mixed_engines"))
+    with (
+        contextlib.closing(executor),
+        FolderStore(folder),
+        Ledger(folder, mixed=mixed) as ledger,
+    ):
         rows = [row for row in ledger.failures() if _wanted(row["kind"], kinds)]
         keys = {row["hash"]: _key(ledger, labeler, row) for row in rows}
         answers = label_all(
@@ -69,13 +74,9 @@ def relabel(
     return Relabeled(len(rows), len(rows) - len(failed), counts)
 
 
-def joining(ledger: Ledger, joined: Collection[str]) -> list[tuple[str, Structure, Labels]]:
-    """Labels that replace failures and are in no data yet: hash, structure and labels."""
-    return [
-        (hash_, structure, labels)
-        for hash_, structure, labels in ledger.replacements()
-        if hash_ not in joined
-    ]
+def joining(ledger: Ledger, joined: Collection[str]) -> list[Replacement]:
+    """Labels that replace failures and are in no data yet."""
+    return [one for one in ledger.replacements() if one.hash not in joined]
 
 
 def _wanted(kind: str, kinds: Collection[str]) -> bool:

@@ -19,14 +19,15 @@ from alj.arrays import split_named
 from alj.campaign import build, datasets
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
+from alj.campaign.ledger import Replacement
 from alj.campaign.plan import Plan, Walks
 from alj.campaign.pool import Asked, Pool, add_frames, candidates, holes
 from alj.campaign.pool import choose as pick
-from alj.campaign.references import KEY, convention_of
+from alj.campaign.references import KEY
 from alj.campaign.trees import storable
 from alj.stepping import run
 from alj.training import Fitted, fit
-from alj.types import Context, Key, Labels, Structure, Trainer
+from alj.types import Context, Key, Structure, Trainer
 
 FEW_STRUCTURES = 32
 """Smaller training sets are padded to so many: a set that grows compiles the fewer programs."""
@@ -110,7 +111,7 @@ def absorb(
     labels: list,
     plan: Plan,
     fitting: dict,
-    late: Sequence[tuple[str, Structure, Labels]] = (),
+    late: Sequence[Replacement] = (),
 ) -> tuple[RoundState, dict]:
     """The next state, and what the labels said of the prediction.
 
@@ -130,11 +131,11 @@ def absorb(
     data = datasets.append(
         state.data, datasets.structures(chosen), [labels[i] for i in worth], list(chosen.info)
     )
-    data = with_late(data, late, state.round, convention_of(plan.labeler))
+    data = with_late(data, late, state.round)
     judged = judge(errors, [info["walk"] for info in proposal.chosen.info])
     memory = dict(state.memory)
     memory["without_news"] = 0 if worth or late else memory["without_news"] + 1
-    memory["late"] = [*memory.get("late", ()), *(hash_ for hash_, _, _ in late)]
+    memory["late"] = [*memory.get("late", ()), *(one.hash for one in late)]
     if state.params is not None:
         memory["scatter"] = [*memory["scatter"], judged["candidate_scatter_meV_per_atom"]]
     after = RoundState(state.round + 1, state.params, data, state.start, memory)
@@ -145,13 +146,11 @@ def absorb(
     return after, {**judged, "errors": errors, "kept_mask": kept}
 
 
-def with_late(data: Dataset, late, round_: int, whose: str) -> Dataset:
+def with_late(data: Dataset, late: Sequence[Replacement], round_: int) -> Dataset:
     """The data with labels that replace failures."""
-    if not late:
-        return data
-    _, structures, labels = zip(*late, strict=True)
-    info = {"round": round_, "origin": "relabeled", KEY: whose}
-    return datasets.append(data, list(structures), list(labels), [info] * len(late))
+    info = [{"round": round_, "origin": "relabeled", KEY: one.convention} for one in late]
+    structures, labels = [one.structure for one in late], [one.labels for one in late]
+    return datasets.append(data, structures, labels, info) if late else data
 
 
 def _worst(worth: list[int], errors: np.ndarray, room: int) -> list[int]:

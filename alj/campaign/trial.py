@@ -6,12 +6,16 @@ others will be.
 """
 
 import time
+from pathlib import Path
 
-from alj.campaign.executors import Executor
+from alj.campaign.executors import Executor, Journals, journal
 from alj.campaign.folder import Run
+from alj.campaign.labels import JOURNALS
 from alj.labeling.engine import Reference
 from alj.labeling.self_test import self_test
 from alj.types import BadInput, Labeler, LabelingFailed, Labels, Structure
+
+_MARK = "trial"
 
 PATIENCE_SECONDS = 10.0
 """A label that takes longer is not tried twenty times unless `self_test: true` asks for it."""
@@ -20,13 +24,15 @@ PATIENCE_SECONDS = 10.0
 class Remote:
     """A labeler whose labels are computed by an executor, one at a time."""
 
-    def __init__(self, executor: Executor, labeler: Labeler):
+    def __init__(self, executor: Executor, labeler: Labeler, folder: Path):
         self.name, self.settings = labeler.name, labeler.settings
-        self._executor, self._labeler = executor, labeler
+        self._executor, self._labeler, self._folder = executor, labeler, folder
 
     def label(self, structure: Structure) -> Labels:
         """Raises LabelingFailed."""
-        (((_, answer),),) = self._executor.run(self._labeler, [structure])
+        journals = Journals(self._folder, [_MARK])
+        (((_, answer),),) = self._executor.run(self._labeler, [structure], journals)
+        journal.discard(self._folder, [_MARK])  # it is not a label of the run
         if isinstance(answer.result, LabelingFailed):
             raise answer.result
         return answer.result
@@ -44,7 +50,7 @@ def try_engine(run: Run, start: Structure) -> dict:
         return {"tried": False}
     if getattr(labeler.engine, "waits", False) and not wanted:
         return {"tried": False}
-    remote = Remote(plan.executor, labeler)
+    remote = Remote(plan.executor, labeler, run.folder.absolute() / JOURNALS)
     run.emit({"event": "stage", "round": 0, "stage": f"self-test of {labeler.name}"})
     try:
         remote.label(start)

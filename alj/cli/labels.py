@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from alj.cli.environment import prepare
-from alj.types import BadInput
+from alj.registry import suggest
+from alj.types import FAILURE_KINDS, BadInput
 
 if TYPE_CHECKING:
     from alj.campaign.labels import Progress as LabelProgress
@@ -36,6 +37,9 @@ class LabelOptions(NamedTuple):
 def label(data: str, out: str, options: LabelOptions) -> int:
     """Label a file; 0 where all structures have labels, 3 where some have none."""
     sections = _sections(options)
+    for kind in options.again:
+        if kind not in FAILURE_KINDS:
+            raise BadInput(f"--again: unknown kind '{kind}'{suggest(kind, FAILURE_KINDS)}")
     prepare()
     from alj import registry
     from alj.campaign.executors import EXECUTORS, default_executor
@@ -95,6 +99,7 @@ def _sections(options: LabelOptions) -> dict[str, Any]:
     for setting in options.settings:
         path = setting if setting.startswith(("labeler.", "executor.")) else f"labeler.{setting}"
         section = path.partition(".")[0]
+        found.setdefault(section, {"name": "local"})  # only an executor can be missing here
         if isinstance(found.get(section), str):
             found[section] = {"name": found[section]}
         found = configuration.override_one(found, path)

@@ -1,5 +1,6 @@
 """Labelers with tricks, at the top of a module so that other processes find them."""
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -12,6 +13,8 @@ import numpy as np
 
 from alj.campaign.reading import empty_labels
 from alj.types import BadInput, LabelingFailed, Labels, Structure
+
+HOARD: list[np.ndarray] = []
 
 
 def point(x: float, *, charge: int = 0) -> Structure:
@@ -57,7 +60,7 @@ class Spring:
             faulthandler.enable()
             faulthandler._sigsegv()  # type: ignore[attr-defined]
         if x == -9:
-            hoard = np.ones(150_000_000)
+            hoard = np.ones(100_000_000)
             time.sleep(60 * hoard[0])
         if x == -10:
             os.write(2, b"the last words of the engine\n")
@@ -65,6 +68,11 @@ class Spring:
         if x == -11:
             with subprocess.Popen(["sleep", "600"]) as process:
                 (self.folder / "pid.txt").write_text(str(process.pid))
+        if x == -13:
+            os.chdir("/")
+        if x == -14:  # a leak, which shows at the third time
+            HOARD.append(np.ones(20_000_000))
+            time.sleep(0.5)
         if x == -12:
             raise BadInput("the engine is not installed; install it")
         forces = np.array([[-2.0 * x, 0.0, 0.0]])
@@ -84,6 +92,15 @@ class Counted(Spring):
         with (self.folder / "finished.txt").open("a") as file:
             file.write(f"{float(structure.positions[0, 0])}\n")
         return labels
+
+
+class Holder(Spring):
+    """Holds Python's lock for a minute, as compiled engines do."""
+
+    def label(self, structure: Structure) -> Labels:
+        (self.folder / "pid.txt").write_text(str(os.getpid()))
+        ctypes.PyDLL(None).sleep(60)
+        raise AssertionError("not reached in time")
 
 
 class Blocks(Spring):

@@ -1,4 +1,4 @@
-"""A thousand labels on this machine while its workers are killed every second."""
+"""A thousand labels on this machine while its workers are killed every few seconds."""
 
 import pytest
 from campaign.chaos import Killer, check, labeling

@@ -108,8 +108,23 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, schedulers):
         executor.close()
 
 
+@pytest.mark.parametrize("scheduler", ["local", "slurm", "pbs", "torque", "lsf"])
+def test_every_provider_can_be_made_and_launches_on_its_own_node(scheduler):
+    provider = executor_of(scheduler=scheduler)._provider()
+    assert type(provider.launcher).__name__ == "SingleNodeLauncher"
+    assert "OMP_NUM_THREADS=1" in provider.worker_init
+
+
 def test_settings_are_checked():
-    for bad in ({"jobs": 0}, {"scheduler": "cron"}, {"workers": 2}):
+    for bad in (
+        {"jobs": 0},
+        {"scheduler": "cron"},
+        {"workers": 2},
+        {"walltime": "a day"},
+        {"queue": "short"},
+        {"scheduler": "pbs", "nodes_per_job": 2},
+        {"memory_GB": 0.0},
+    ):
         with pytest.raises(BadInput):
             executor_of(**bad)
     assert parsl().settings.scheduler == "local"

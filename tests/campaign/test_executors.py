@@ -1,10 +1,16 @@
 """Executors: a worker may die, the others and their labels do not notice."""
 
+import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -12,16 +18,29 @@ import pytest
 from campaign.engines import Blocks, Spring, point
 
 from alj import registry
-from alj.campaign.executors import EXECUTORS, Journals, Local, inline, journal, local
+from alj.campaign.executors import (
+    EXECUTORS,
+    Journals,
+    Local,
+    inline,
+    journal,
+    local,
+)
 from alj.campaign.executors.answers import Answer
-from alj.campaign.executors.supervisor import LOSSES
+from alj.campaign.executors.dispatch import Dispatch, Work
+from alj.campaign.executors.supervisor import LOSSES, Bounds
 from alj.campaign.reading import empty_labels
 from alj.types import BadInput, LabelingFailed
 
 
 def test_executors_are_built_from_configurations():
     assert isinstance(registry.build(EXECUTORS, {"name": "local", "workers": 1}), Local)
-    for spec in ({"name": "local", "workers": 0}, {"name": "inline", "labels_per_task": 0}):
+    for spec in (
+        {"name": "local", "workers": 0},
+        {"name": "local", "memory_GB": 0.0},
+        {"name": "local", "timeout_seconds": -1.0},
+        {"name": "inline", "labels_per_task": 0},
+    ):
         with pytest.raises(BadInput):
             registry.build(EXECUTORS, spec)
 
@@ -71,9 +90,9 @@ def test_killed_workers_take_nothing_along(tmp_path, pool):
     assert set(written) == set(hashes)
     assert float(written["-4.0"].result.energy) == 16.0
 
-    for supervisor in pool._supervisors:
-        if supervisor._process is not None:
-            os.kill(supervisor._process.pid, signal.SIGKILL)  # while idle
+    for each in pool._supervisors:
+        if each._process is not None:
+            os.kill(each._process.pid, signal.SIGKILL)  # while idle
     time.sleep(0.2)
     (part,) = pool.run(spring, [point(7.0)])
     assert part[0][1].result.energy == 49.0
@@ -81,7 +100,7 @@ def test_killed_workers_take_nothing_along(tmp_path, pool):
 
 @pytest.mark.parametrize(
     "pool",
-    [{"workers": 1, "labels_per_task": 4, "timeout_seconds": 3.0, "memory_GB": 0.8}],
+    [{"workers": 1, "labels_per_task": 4, "timeout_seconds": 5.0, "memory_GB": 0.6}],
     indirect=True,
 )
 def test_limits_and_crashes_are_told_apart(tmp_path, pool):
@@ -103,6 +122,75 @@ def test_a_crash_among_structures_labeled_together_is_one_structure_s(tmp_path, 
     assert (answers[0].energy, answers[1].kind, answers[2].energy) == (1.0, "crash", 4.0)
 
 
+@pytest.mark.parametrize("pool", [{"workers": 1, "memory_GB": 0.6}], indirect=True)
+def test_a_label_is_not_blamed_for_what_others_leaked(tmp_path, pool):
+    """160 MB each: the process is replaced, and every label comes out."""
+    answers = collected(pool.run(Spring(tmp_path), [point(-14.0)] * 6))
+    assert [float(answers[i].energy) for i in range(6)] == [196.0] * 6
+
+
+def test_a_torn_record_hides_none_behind_it(tmp_path, monkeypatch, pool):
+    """Whoever appends after a killed process does so where the last whole record ends."""
+    mend, mended = journal.mend, []
+    monkeypatch.setattr(journal, "mend", lambda path: (mended.append(path), mend(path)))
+    folder, xs = tmp_path / "j", [1.0, -3.0, 2.0]
+    list(pool.run(Spring(tmp_path), [point(x) for x in xs], Journals(folder, ["a", "b", "c"])))
+    assert len(mended) == LOSSES
+    assert set(journal.harvest(folder)) == {"a", "b", "c"}
+
+
+def test_a_disk_that_cannot_be_written_is_not_the_structure_s_fault(tmp_path, pool):
+    folder = tmp_path / "j"
+    folder.mkdir()
+    (folder / "none").mkdir()
+    journals = Journals(folder, ["a"])
+    parts = Dispatch(
+        Work(lambda task: submitted(pool, task, folder / "none"), 1, 1, Bounds()),
+        Spring(tmp_path), [point(1.0)], journals,
+    ).answers()  # fmt: skip
+    with pytest.raises(OSError, match="Is a directory"):
+        list(parts)
+
+
+def submitted(pool, task, journal_path):
+    """A task whose journal is a folder."""
+    list(pool.run(Spring(journal_path.parent), []))
+    pool._threads = pool._threads or ThreadPoolExecutor(1)
+    return pool._submit(task._replace(journal=str(journal_path)))
+
+
+def alive(pid):
+    """Whether a process is there and not only not yet taken away."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_nothing_outlives_a_driver_that_is_killed(tmp_path):
+    """Not even a labeler that holds Python's lock, nor its files."""
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from campaign.engines import Holder, point
+        from alj.campaign.executors import local
+        list(local(workers=1).run(Holder({str(tmp_path)!r}), [point(1.0)]))
+    """
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "TMPDIR": str(scratch)}
+    ) as driver:
+        until = time.monotonic() + 60.0
+        while not (tmp_path / "pid.txt").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        driver.kill()
+    pid = int((tmp_path / "pid.txt").read_text())
+    until = time.monotonic() + 20.0
+    while alive(pid) or list(scratch.iterdir()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_what_an_engine_started_dies_with_it(tmp_path):
     """Programs that a labeler has started are killed when it runs out of time."""
     executor = local(workers=1, timeout_seconds=1.0)
@@ -111,7 +199,7 @@ def test_what_an_engine_started_dies_with_it(tmp_path):
         assert answers[0].kind == "timeout"
         pid = int((tmp_path / "pid.txt").read_text())
         for _ in range(50):
-            if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie":
+            if not alive(pid):
                 break
             time.sleep(0.1)
         else:

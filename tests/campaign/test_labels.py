@@ -1,5 +1,6 @@
 """Labels by content: computed once, remembered whatever they say, given back in order."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 from campaign.engines import Blocks, Spring, point
 
 from alj.campaign import labels
-from alj.campaign.executors import Answer, inline, journal
+from alj.campaign.executors import Answer, inline, journal, local
 from alj.campaign.labels import JOURNALS, content_hash, label_all
 from alj.campaign.ledger import Ledger
 from alj.types import BadInput, LabelingFailed
@@ -106,6 +107,41 @@ def test_what_workers_finished_while_nobody_waited_is_not_computed_again(tmp_pat
     assert [float(a.energy) for a in answers] == [4.0, 9.0]
     assert spring.calls() == [3.0, 2.0]  # the first one above
     assert list(journal.harvest(folder)) == [other]
+
+
+def test_a_failure_that_is_tried_again_is_not_read_from_an_old_journal(tmp_path):
+    spring, folder = Spring(tmp_path), tmp_path / JOURNALS
+    with Ledger(tmp_path) as ledger:
+        label_all(inline(), spring, [point(-1.0)], ledger)
+        folder.mkdir(exist_ok=True)
+        left = Answer(LabelingFailed("not_converged", "of a killed driver"), 0.5, "elsewhere")
+        journal.append(folder / f"a{journal.SUFFIX}", content_hash(spring, point(-1.0)), left)
+        (answer,) = label_all(inline(), spring, [point(-1.0)], ledger, again=["not_converged"])
+    assert answer.message == "no luck"
+    assert spring.calls() == [-1.0, -1.0]
+
+
+def test_second_tries_join_in_an_order_of_their_own(tmp_path):
+    """Whoever was labeled first."""
+    spring, xs = Spring(tmp_path), [1.0, 2.0, 3.0]
+    orders = []
+    for name, order in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
+        (tmp_path / name).mkdir()
+        with Ledger(tmp_path / name) as ledger:
+            for i in order:
+                label_all(
+                    inline(), spring, [point(xs[i])], ledger, keys=[f"new {i}"], replaces=[f"{i}"]
+                )
+            orders.append([one.hash for one in ledger.replacements()])
+    assert orders == [["new 0", "new 1", "new 2"]] * 2
+
+
+def test_a_labeler_that_changes_the_folder_does_not_mislead_its_journal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    executor = local(workers=1)
+    with contextlib.closing(executor), Ledger(".") as ledger:
+        answers = label_all(executor, Spring(tmp_path), [point(-13.0), point(2.0)], ledger)
+    assert [float(answer.energy) for answer in answers] == [169.0, 4.0]
 
 
 def test_a_ledger_refuses_labels_of_another_reference(tmp_path):

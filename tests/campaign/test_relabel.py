@@ -8,6 +8,7 @@ import pytest
 from campaign.test_loop import CONFIG
 
 from alj.campaign import datasets, loop
+from alj.campaign.executors import journal
 from alj.campaign.labels import content_hash
 from alj.campaign.ledger import Ledger
 from alj.campaign.plan import make_plan
@@ -98,7 +99,7 @@ def test_labels_that_come_out_join_the_next_round_and_change_no_earlier_one(fini
         assert counts["failures"] == {"bad_input": kinds.count("bad_input")}
         rows = {row["hash"] for row in ledger.structures()}
         assert {row["hash"] for row in failures} <= rows
-        labels = {hash_: labels for hash_, _, labels in ledger.replacements()}
+        labels = {one.hash: one.labels for one in ledger.replacements()}
 
     assert loop.run_campaign(campaign(rounds=4), folder).exit_code == 0
     with FolderStore(folder) as store:
@@ -128,7 +129,7 @@ def test_other_settings_are_other_keys(tmp_path, monkeypatch):
     unshifted = build_labeler({**CONFIG["labeler"], "shift": False})
     by_lot = [row for row in failures if row["kind"] == "bad_input"]
     with Ledger(folder, read_only=True) as ledger:
-        energies = {float(labels.energy) for _, _, labels in ledger.replacements()}
+        energies = {float(one.labels.energy) for one in ledger.replacements()}
     assert energies == {float(unshifted.label(row["structure"]).energy) for row in by_lot}
 
 
@@ -154,8 +155,14 @@ def marked(folder):
 
 def test_labels_ahead_of_the_round_change_nothing_but_the_time(tmp_path, monkeypatch):
     """Structures of one sampler are labeled while the next one walks, to the same bits."""
-    ahead = []
-    taken = loop.Ahead.take
+    ahead, early = [], []
+    taken, waited = loop.Ahead.take, loop.Ahead.wait
+
+    def wait(self):
+        waited(self)
+        early.append(len(journal.harvest(self._folder)))
+
+    monkeypatch.setattr(loop.Ahead, "wait", wait)
 
     def take(self, structures):
         ahead.append(len(structures))
@@ -169,6 +176,8 @@ def test_labels_ahead_of_the_round_change_nothing_but_the_time(tmp_path, monkeyp
     background = {"name": "local", "workers": 1}
     loop.run_campaign({**config, "executor": background}, tmp_path / "local")
     assert marked(tmp_path / "inline") == marked(tmp_path / "local")
+    assert early[3:] == [12, 5, 5]  # before the round asks, in the background only
+    assert early[:3] == [0, 0, 0]
     with Ledger(tmp_path / "local", read_only=True) as ledger:
         assert ledger.counts()["attempts"] == 22
         samplers = [row["origin"] for row in ledger.structures(1)]

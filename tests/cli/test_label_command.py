@@ -29,6 +29,12 @@ def test_nothing_is_left_once_all_is_labeled_and_it_is_not_done_again(alj, tmp_p
     before = (tmp_path / "out.extxyz").stat()
     assert alj(*command)[0] == 0
     assert (tmp_path / "out.extxyz").stat().st_mtime_ns == before.st_mtime_ns
+    charged = beads(3)
+    charged.info["charge"] = 2
+    ase.io.write(tmp_path / "in.extxyz", [charged, beads(2)])
+    code, _, error = alj(*command)
+    assert code == 2
+    assert "exists already" in error
     code, _, error = alj(*command[:-1], "lennard_jones")
     assert code == 2
     assert "exists already" in error

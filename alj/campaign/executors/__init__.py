@@ -20,7 +20,7 @@ from alj.campaign.executors.answers import (
 )
 from alj.campaign.executors.clusters import parsl
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
-from alj.campaign.executors.supervisor import Bounds, Supervisor, Task
+from alj.campaign.executors.supervisor import Bounds, Supervisor, Task, bounds_of
 from alj.types import BadInput, Labeler, Structure
 
 __all__ = [
@@ -86,7 +86,9 @@ def local(
     """
     count = _at_least_one("workers", workers or (_cores() if workers is None else 0))
     return Local(
-        count, _at_least_one("labels_per_task", labels_per_task), Bounds(timeout_seconds, memory_GB)
+        count,
+        _at_least_one("labels_per_task", labels_per_task),
+        bounds_of(timeout_seconds, memory_GB),
     )
 
 

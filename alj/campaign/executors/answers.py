@@ -50,6 +50,10 @@ def label_together(labeler: Labeler, structures: list[Structure]) -> Iterator[An
             results = about_many(structures)
         else:
             results = [(result, {}) for result in many(structures)]  # type: ignore[misc]
+        results = [
+            (_on_host(result), about)
+            for _, (result, about) in zip(structures, results, strict=True)
+        ]
     except BadInput:
         raise
     except Exception:  # let the one that is to blame be found
@@ -57,7 +61,7 @@ def label_together(labeler: Labeler, structures: list[Structure]) -> Iterator[An
         return
     each = (time.perf_counter() - start) / len(structures)
     host = socket.gethostname()
-    yield from (Answer(_on_host(result), each, host, about) for result, about in results)
+    yield from (Answer(result, each, host, about) for result, about in results)
 
 
 def together(labeler: Labeler) -> bool:

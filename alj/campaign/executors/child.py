@@ -1,18 +1,14 @@
 """The process that labels, under a `Supervisor`.
 
 It is given a labeler once and blocks of structures after that, over a socket. Its standard output
-and error are the log of the engine. It does not import the program that started it, and does not
-outlive it.
+and error are the log of the engine. It does not import the program that started it.
 """
 
 import contextlib
 import os
 import pickle
-import shutil
 import signal
 import sys
-import threading
-import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,16 +26,14 @@ class Block(NamedTuple):
     together: bool
 
 
-def main(descriptor: int, parent: int, scratch: str) -> None:
-    """Label until the other end of the socket with this descriptor hangs up, or `parent` ends."""
+def main(descriptor: int) -> None:
+    """Label until the other end of the socket with this descriptor hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with, args=(parent, scratch), daemon=True).start()
     connection = Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
         labeler = _received(connection)
         while labeler is not None:
             _label(labeler, connection, connection.recv())
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _received(connection: Connection) -> Any:
@@ -63,22 +57,16 @@ def _label(labeler: Any, connection: Connection, block: Block) -> None:
     label = label_together if block.together else label_each
     try:
         for index, answer in enumerate(label(labeler, block.structures)):
-            if block.journal:
-                journal.append(Path(block.journal), block.hashes[index], answer)
+            try:
+                if block.journal:
+                    journal.append(Path(block.journal), block.hashes[index], answer)
+            except OSError as error:  # the disk's fault, not the structure's
+                connection.send(("disk", (error.errno, error.strerror, block.journal)))
+                return
             connection.send((index, answer))
     except BadInput as error:
         connection.send(("broken", str(error)))
-    except OSError:
+    except ConnectionError:
         raise
     except Exception:
         connection.send(("broken", traceback.format_exc()[-2000:]))
-
-
-def _die_with(parent: int, scratch: str) -> None:
-    """End this process, the programs that it has started and its files once the parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    shutil.rmtree(scratch, ignore_errors=True)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-    os._exit(1)

@@ -6,6 +6,7 @@ and what an engine dies of, is the same as on one machine. The folder of the run
 system that the nodes share.
 """
 
+import re
 import shutil
 import socket
 import sys
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from alj.campaign.executors.answers import Answer, block_size, together
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
-from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, run_task
+from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, bounds_of, run_task
 from alj.labeling.install import needed
 from alj.types import BadInput, Labeler, Structure
 
@@ -72,10 +73,19 @@ def parsl(
     ):
         if value < 1:
             raise BadInput(f"{name} must be 1 or more, found {value}")
+    bounds = bounds_of(timeout_seconds, memory_GB)
+    if not re.fullmatch(r"\d+:\d\d:\d\d", walltime):
+        raise BadInput(f"walltime: expected HH:MM:SS, found {walltime!r}")
+    given = {"queue": queue, "account": account, "scheduler_options": scheduler_options}
+    ignored = [name for name, value in given.items() if value]
+    if scheduler in ("local", "kubernetes") and ignored:
+        raise BadInput(f"{ignored[0]}: {scheduler} has no such thing; leave it out")
+    if nodes_per_job > 1 and scheduler not in ("slurm", "lsf"):
+        raise BadInput(f"nodes_per_job: expected 1 for {scheduler}; ask for more `jobs`")
     settings = ClusterSettings(
         scheduler, jobs, nodes_per_job, workers_per_node, walltime, queue, account,
         tuple(scheduler_options), tuple(worker_init), dict(provider_options), address,
-        labels_per_task, Bounds(timeout_seconds, memory_GB), patience_minutes,
+        labels_per_task, bounds, patience_minutes,
     )  # fmt: skip
     return Cluster(settings)
 
@@ -265,7 +275,6 @@ class Cluster:
         }
         slurm = {"partition": own.queue, "account": own.account}
         others = {"queue": own.queue, "account": own.account}
-        nodes = own.nodes_per_job
         made: dict[str, tuple[str, dict[str, Any]]] = {
             "local": ("LocalProvider", common),
             "slurm": ("SlurmProvider", {**batch, **slurm}),
@@ -279,12 +288,11 @@ class Cluster:
             "kubernetes": ("KubernetesProvider", common),
         }  # fmt: skip
         name, keywords = made[own.scheduler]
-        if own.scheduler != "kubernetes" and nodes > 1 and own.scheduler in ("slurm", "lsf"):
-            launchers = _parsl().launchers
-            launcher = (
-                launchers.SrunLauncher if own.scheduler == "slurm" else launchers.JsrunLauncher
-            )
-            keywords["launcher"] = launcher()
+        launchers = _parsl().launchers
+        if own.scheduler != "kubernetes":
+            single = launchers.SingleNodeLauncher  # Torque's default is for Crays
+            several = {"slurm": launchers.SrunLauncher, "lsf": launchers.JsrunLauncher}
+            keywords["launcher"] = (several[own.scheduler] if own.nodes_per_job > 1 else single)()
         try:
             return getattr(providers, name)(**{**keywords, **own.provider_options})
         except Exception as error:

@@ -49,6 +49,14 @@ class Bounds(NamedTuple):
     memory_GB: float | None = None
 
 
+def bounds_of(timeout_seconds: float | None, memory_GB: float | None) -> Bounds:
+    """The bounds that settings name. Raises BadInput for one that nothing can keep."""
+    for name, value in (("timeout_seconds", timeout_seconds), ("memory_GB", memory_GB)):
+        if value is not None and value <= 0:
+            raise BadInput(f"{name}: expected more than 0, or null for any, found {value:g}")
+    return Bounds(timeout_seconds, memory_GB)
+
+
 class Task(NamedTuple):
     """Structures for one worker, with the pickled labeler; `journal` is a path, or "".
 
@@ -70,12 +78,26 @@ class Supervisor:
     def __init__(self):
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
-        self._labeler = b""
+        self._labeler, self._labeled = b"", 0
+        self._watchdog: subprocess.Popen | None = None
         self._scratch: Path | None = None
         self._closed = False
 
     def run(self, task: Task) -> list[Answer]:
-        """Answers in order. Raises BadInput where no process can label at all."""
+        """Answers in order. Raises BadInput where no process can label at all, or after `close`;
+        OSError where finished labels cannot be written.
+        """
+        try:
+            return self._run(task)
+        except Exception:
+            if self._closed:  # whatever stumbled over it
+                raise BadInput("labeling was ended") from None
+            raise
+        finally:
+            if self._closed:
+                self._kill()
+
+    def _run(self, task: Task) -> list[Answer]:
         answers: list[Answer | None] = [None] * len(task.structures)
         losses, alone = [0] * len(answers), not task.together
         while (left := [i for i, answer in enumerate(answers) if answer is None]) and (
@@ -91,16 +113,19 @@ class Supervisor:
             end = self._watch(block, left, answers, task.bounds)
             if end is None:
                 continue
+            if task.journal:
+                journal.mend(Path(task.journal))
             if not alone:
                 alone = True  # who is to blame shows when they go one by one
                 continue
+            if end.how == "out_of_memory" and end.labeled:
+                continue  # perhaps earlier labels left it so large: in a new process, it shows
             first = next(i for i in left if answers[i] is None)
             losses[first] += 1
             verdict = _verdict(end, losses[first])
             if verdict is not None:
                 answer = Answer(verdict, end.seconds, socket.gethostname())
                 if task.journal:
-                    journal.mend(Path(task.journal))
                     journal.append(Path(task.journal), task.hashes[first], answer)
                 answers[first] = answer
         if self._closed:
@@ -120,25 +145,34 @@ class Supervisor:
         each = len(places) if block.together else 1
         limit = None if bounds.seconds is None else bounds.seconds * each
         done, begun = 0, time.monotonic()
+        looked = begun
         try:
             self._connection.send(block)
             while done < len(places):
-                spent = time.monotonic() - begun
+                now = time.monotonic()
+                spent = now - begun
+                if self._closed:
+                    raise BadInput("labeling was ended")
                 if limit is not None and spent > limit:
                     return self._ended("timeout", f"longer than {bounds.seconds:g} s", spent)
-                wait = (
-                    _WATCH_SECONDS if limit is None else min(_WATCH_SECONDS, limit - spent + 0.01)
-                )
+                if bounds.memory_GB is not None and now - looked > _WATCH_SECONDS:
+                    looked = now
+                    if self._memory() > bounds.memory_GB:
+                        text = f"more than {bounds.memory_GB:g} GB of memory"
+                        return self._ended("out_of_memory", text, spent)
+                wait = _WATCH_SECONDS
+                if limit is not None:
+                    wait = min(wait, limit - spent + 0.01)
                 if self._connection.poll(wait):
                     index, answer = self._connection.recv()
                     if index == "broken":
                         raise BadInput(answer)
+                    if index == "disk":
+                        raise OSError(*answer)
                     answers[places[index]] = answer
+                    self._labeled += 1
                     done, begun = done + 1, time.monotonic()
-                elif bounds.memory_GB is not None and self._memory() > bounds.memory_GB:
-                    text = f"more than {bounds.memory_GB:g} GB of memory"
-                    return self._ended("out_of_memory", text, time.monotonic() - begun)
-        except (EOFError, ConnectionError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             return self._ended("lost", "", time.monotonic() - begun)
         return None
 
@@ -167,8 +201,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with (self._scratch / "log").open("ab") as log, ours, theirs:
             descriptor = theirs.fileno()
-            given = f"{descriptor}, {os.getpid()}, {str(self._scratch)!r}"
-            begin = f"from {child.__name__} import main; main({given})"
+            begin = f"from {child.__name__} import main; main({descriptor})"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", begin],
                 stdin=subprocess.DEVNULL,
@@ -179,7 +212,8 @@ class Supervisor:
                 env={**os.environ, **ONE_THREAD, **self._places()},
             )
             self._connection = Connection(os.dup(ours.fileno()))
-        self._labeler = labeler
+        self._watchdog = _watchdog(self._process.pid, self._scratch)
+        self._labeler, self._labeled = labeler, 0
         try:
             self._connection.send((places, labeler))
             if not self._connection.poll(_START_SECONDS):
@@ -210,8 +244,7 @@ class Supervisor:
         assert self._process is not None
         total = 0
         with contextlib.suppress(psutil.Error):
-            parent = psutil.Process(self._process.pid)
-            for each in (parent, *parent.children(recursive=True)):
+            for each in (psutil.Process(self._process.pid), *_descendants(self._process.pid)):
                 with contextlib.suppress(psutil.Error):
                     total += each.memory_info().rss
         return total / 1e9
@@ -225,7 +258,7 @@ class Supervisor:
         code = self._process.poll()
         tail = self._tail()
         self._kill()
-        return _End(how, text, code, tail, seconds)
+        return _End(how, text, code, tail, seconds, self._labeled)
 
     def _tail(self) -> str:
         log = None if self._scratch is None else self._scratch / "log"
@@ -239,9 +272,17 @@ class Supervisor:
         process, self._process = self._process, None
         connection, self._connection = self._connection, None
         scratch, self._scratch = self._scratch, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.kill()
+            watchdog.communicate()
         if process is not None:
+            started = _descendants(process.pid)  # also those that left the process group
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+            for one in started:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()
             process.wait()
         if connection is not None:
             connection.close()
@@ -249,14 +290,39 @@ class Supervisor:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _descendants(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _watchdog(pid: int, scratch: Path) -> subprocess.Popen:
+    """A shell that ends a labeling process, and removes its files, once this process is gone.
+
+    It waits for the end of a pipe that only we hold: a thread of the labeling process could not
+    wait while an engine holds Python's lock.
+    """
+    script = 'cat >/dev/null; kill -9 "-$1" 2>/dev/null; rm -rf "$2"'
+    return subprocess.Popen(
+        ["sh", "-c", script, "alj-watchdog", str(pid), str(scratch)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 class _End(NamedTuple):
-    """How a process ended: "timeout", "out_of_memory" or "lost", and with which exit code."""
+    """How a process ended: "timeout", "out_of_memory" or "lost", with which exit code, and how many
+    labels it had finished before.
+    """
 
     how: str
     text: str
     code: int | None
     tail: str
     seconds: float
+    labeled: int
 
 
 def _verdict(end: _End, losses: int) -> LabelingFailed | None:
