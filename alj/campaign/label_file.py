@@ -16,11 +16,12 @@ import ase.io
 import numpy as np
 
 from alj.campaign import datasets
+from alj.campaign.attempts import PROVENANCE
 from alj.campaign.built import to_atoms
 from alj.campaign.executors import Executor
 from alj.campaign.isolated import isolated_atoms
 from alj.campaign.labels import Progress, content_hash, label_all
-from alj.campaign.ledger import PROVENANCE, Ledger
+from alj.campaign.ledger import Ledger
 from alj.campaign.reading import FIELDS, Frame, empty_labels, read_atoms, read_frame
 from alj.campaign.references import KEY
 from alj.campaign.store import FolderStore, write_file

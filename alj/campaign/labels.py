@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from alj.campaign.attempts import Attempt
 from alj.campaign.executors import Answer, Executor, Journals, journal
-from alj.campaign.ledger import Attempt, Ledger
+from alj.campaign.ledger import Ledger
 from alj.campaign.references import convention_of
 from alj.types import Labeler, LabelingFailed, Labels, Structure
 

@@ -8,17 +8,17 @@ told otherwise: numbers of two references are not one potential.
 
 import contextlib
 import errno
-import hashlib
 import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from alj.campaign import trees
+from alj.campaign.attempts import PROVENANCE, Attempt, Replacement, settings_mark
 from alj.campaign.store import DiskFull
-from alj.types import BadInput, LabelingFailed, Labels, Structure
+from alj.types import BadInput, LabelingFailed, Labels
 
 NAME = "ledger.sqlite"
 
@@ -48,47 +48,6 @@ _STANDING = (
     "replaces is null and hash not in "
     "(select replaces from labels where replaces not null and status = 'ok')"
 )
-
-
-class Attempt(NamedTuple):
-    """One try at a label. `answer` is the labels or the failure; times in seconds.
-
-    `about` is its provenance as plain values; `convention` says whose energies these are;
-    `replaces` is the hash of the failure that it makes good, or "".
-    """
-
-    hash: str
-    structure: Structure
-    answer: Labels | LabelingFailed
-    engine: str
-    settings: dict[str, Any]
-    version: str = ""
-    host: str = ""
-    seconds: float = 0.0
-    about: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-    convention: str = ""
-    replaces: str = ""
-
-
-class Replacement(NamedTuple):
-    """A label that made a failure good, and whose it is."""
-
-    hash: str
-    structure: Structure
-    labels: Labels
-    convention: str
-
-
-PROVENANCE = (
-    "version",
-    "settings",
-    "host",
-    "seconds",
-    "multiplicity",
-    "fallback",
-    "tries",
-)
-"""What is told of where a label comes from, beside its convention."""
 
 
 class Ledger:
@@ -381,12 +340,6 @@ class Ledger:
                 f"{self.path} is damaged or cannot be opened ({text}); restore it from a copy, or "
                 "delete it and run again: labels are then computed afresh"
             ) from None
-
-
-def settings_mark(settings: dict[str, Any]) -> str:
-    """Settings of a labeler in twelve characters, the first of which is a letter."""
-    text = json.dumps(settings, sort_keys=True).encode()
-    return f"s{hashlib.sha256(text).hexdigest()[:11]}"
 
 
 def _row(attempt: Attempt) -> tuple:

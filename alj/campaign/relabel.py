@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alj import registry
+from alj.campaign.attempts import Replacement
 from alj.campaign.config import override_one
 from alj.campaign.executors import EXECUTORS
 from alj.campaign.labels import Progress, content_hash, label_all
-from alj.campaign.ledger import Ledger, Replacement
+from alj.campaign.ledger import Ledger
 from alj.campaign.store import FolderStore, read_claim
 from alj.labeling import build_labeler
 from alj.types import FAILURE_KINDS, BadInput, Labeler, LabelingFailed

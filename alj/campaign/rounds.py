@@ -17,9 +17,9 @@ import numpy as np
 
 from alj.arrays import split_named
 from alj.campaign import build, datasets
+from alj.campaign.attempts import Replacement
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
-from alj.campaign.ledger import Replacement
 from alj.campaign.plan import Plan, Walks
 from alj.campaign.pool import Asked, Pool, add_frames, candidates, holes
 from alj.campaign.pool import choose as pick

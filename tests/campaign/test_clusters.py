@@ -46,7 +46,7 @@ def test_a_thousand_labels_while_workers_are_killed(tmp_path):
 
 def test_a_pool_that_outlives_its_workers_is_replaced(tmp_path, monkeypatch):
     """Its manager goes on answering although no task gets through to anybody."""
-    monkeypatch.setattr(clusters, "STALL_SECONDS", 12.0)
+    monkeypatch.setattr(clusters, "STALL_SECONDS", 30.0)
     monkeypatch.setenv("CHAOS", str(tmp_path))
     executor = executor_of(labels_per_task=4, timeout_seconds=2.0)
     hashes, notes, found = [str(x) for x in range(60)], [], {}

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alj.campaign.ledger import NAME, Attempt, Ledger
+from alj.campaign.attempts import Attempt
+from alj.campaign.ledger import NAME, Ledger
 from alj.campaign.reading import empty_labels
 from alj.campaign.store import DiskFull
 from alj.types import BadInput, LabelingFailed, Structure

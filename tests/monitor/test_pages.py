@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from alj.campaign import config
-from alj.campaign.ledger import Attempt, Ledger
+from alj.campaign.attempts import Attempt
+from alj.campaign.ledger import Ledger
 from alj.monitor.drawings import read_results
 from alj.monitor.pages import error_rows, write_report
 from alj.monitor.summary import summarize
