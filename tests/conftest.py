@@ -9,6 +9,7 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false",
 )
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import install_import_hook
@@ -39,3 +40,19 @@ def bounded_memory():
 def data_folder() -> Path:
     """Small reference files made by other codes."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def alj(capfd, monkeypatch, tmp_path):
+    """Run a command in an empty folder: (exit code, standard output, standard error)."""
+    from alj.cli import invoke
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+
+    def command(*arguments):
+        code = invoke([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return command

@@ -212,6 +212,7 @@ def test_nothing_is_left_and_nothing_is_said(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@engine
 @pytest.mark.parametrize(
     ("error", "kind"),
     [(MemoryError(), "out_of_memory"), (np.linalg.LinAlgError("singular"), "crash")],
