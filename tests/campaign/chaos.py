@@ -60,8 +60,9 @@ def parsl_worker(process: psutil.Process) -> bool:
 
 
 class Killer:
-    """Kills a process that is one of `victims`, every few seconds, among those whose environment
-    has CHAOS=`place`: jobs of a scheduler are no children of ours.
+    """Kills a process that is one of `victims`, in turn, every few seconds.
+
+    Among those whose environment has CHAOS=`place`: jobs of a scheduler are no children of ours.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class Killer:
 
     def _kill(self) -> None:
         while not self._ended.wait(self.seconds * self.random.uniform(0.5, 1.5)):
-            found = []
+            found, victim = [], self.victims[len(self.killed) % len(self.victims)]
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
-                    if process.environ().get("CHAOS") == self.place:
-                        found += [(victim, process) for victim in self.victims if victim(process)]
+                    if process.environ().get("CHAOS") == self.place and victim(process):
+                        found.append(process)
             if found:
-                victim, process = self.random.choice(found)
+                process = self.random.choice(found)
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
                     self.killed.append(victim.__name__)
