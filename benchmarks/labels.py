@@ -36,10 +36,13 @@ class Busy:
         while time.process_time() < until:
             pass
         nothing: dict[str, Any] = {
-            "energy": np.asarray(1.0), "forces": np.zeros((20, 3)), "stress": np.full((3, 3), np.nan),
-            "dipole": np.full(3, np.nan), "charges": np.full(20, np.nan),
+            "energy": np.asarray(1.0),
+            "forces": np.zeros((20, 3)),
+            "stress": np.full((3, 3), np.nan),
+            "dipole": np.full(3, np.nan),
+            "charges": np.full(20, np.nan),
             "atomic_energies": np.full(20, np.nan),
-        }  # fmt: skip
+        }
         return Labels(**nothing)
 
 
@@ -72,7 +75,8 @@ def main() -> None:
     with closing(local(workers=options.workers, labels_per_task=64)) as pool:
         begun = time.perf_counter()
         timed(pool, quick, structures(2 * 64 * options.workers, 0))
-        print(f"first block, starting {options.workers} processes: {time.perf_counter() - begun:.2f} s")
+        begun = time.perf_counter() - begun
+        print(f"first block, starting {options.workers} processes: {begun:.2f} s")
         for run in range(options.runs):
             many = structures(2000, run + 1)
             spent = timed(pool, quick, many)
@@ -83,10 +87,11 @@ def main() -> None:
             few = structures(200, 100 + run)
             together, alone = timed(pool, slow, few), timed(inline(), slow, few)
             speedups.append(alone / together)
-    print(f"overhead of a 1 ms label, in blocks of 64: {statistics.median(overheads):.3f} ms of a "
-          f"worker ({', '.join(f'{x:.3f}' for x in overheads)}); limit 1 ms")  # fmt: skip
-    print(f"speed-up of 30 ms labels over inline: {statistics.median(speedups):.2f} on "
-          f"{options.workers} workers ({', '.join(f'{x:.2f}' for x in speedups)}); limit 1.8")  # fmt: skip
+    overhead, speedup = statistics.median(overheads), statistics.median(speedups)
+    each = ", ".join(f"{x:.3f}" for x in overheads)
+    print(f"1 ms labels, blocks of 64: {overhead:.3f} ms of a worker more ({each}); limit 1 ms")
+    each = ", ".join(f"{x:.2f}" for x in speedups)
+    print(f"30 ms labels, {options.workers} workers: {speedup:.2f}x inline ({each}); limit 1.8x")
 
 
 if __name__ == "__main__":
