@@ -20,8 +20,14 @@ from alj.campaign.executors.answers import (
 )
 from alj.campaign.executors.clusters import parsl
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
-from alj.campaign.executors.supervisor import Bounds, Supervisor, Task, bounds_of
-from alj.types import BadInput, Labeler, Structure
+from alj.campaign.executors.supervisor import (
+    Bounds,
+    Supervisor,
+    Task,
+    at_least_one,
+    bounds_of,
+)
+from alj.types import Labeler, Structure
 
 __all__ = [
     "EXECUTORS",
@@ -65,7 +71,7 @@ def inline(*, labels_per_task: int = 64) -> Executor:
         labels_per_task: labels that are finished, and remembered, together; engines that label one
             by one finish each alone.
     """
-    return Inline(_at_least_one("labels_per_task", labels_per_task))
+    return Inline(at_least_one("labels_per_task", labels_per_task))
 
 
 def local(
@@ -84,10 +90,10 @@ def local(
         memory_GB: memory that one process may hold, programs that it starts included; null for
             any. The label that takes more fails as `out_of_memory`.
     """
-    count = _at_least_one("workers", workers or (_cores() if workers is None else 0))
+    count = at_least_one("workers", workers or (_cores() if workers is None else 0))
     return Local(
         count,
-        _at_least_one("labels_per_task", labels_per_task),
+        at_least_one("labels_per_task", labels_per_task),
         bounds_of(timeout_seconds, memory_GB),
     )
 
@@ -178,12 +184,6 @@ class Local:
             return supervisor.run(task)
         finally:
             self._free.put(supervisor)
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise BadInput(f"{name} must be 1 or more, found {value}")
-    return value
 
 
 def _cores() -> int:

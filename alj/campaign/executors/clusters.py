@@ -22,7 +22,14 @@ from typing import Any, Literal, NamedTuple
 
 from alj.campaign.executors.answers import Answer, block_size, together
 from alj.campaign.executors.dispatch import Dispatch, Journals, Work
-from alj.campaign.executors.supervisor import ONE_THREAD, Bounds, Task, bounds_of, run_task
+from alj.campaign.executors.supervisor import (
+    ONE_THREAD,
+    Bounds,
+    Task,
+    at_least_one,
+    bounds_of,
+    run_task,
+)
 from alj.labeling.install import needed
 from alj.types import BadInput, Labeler, Structure
 
@@ -71,8 +78,7 @@ def parsl(
         ("workers_per_node", workers_per_node),
         ("labels_per_task", labels_per_task),
     ):
-        if value < 1:
-            raise BadInput(f"{name} must be 1 or more, found {value}")
+        at_least_one(name, value)
     bounds = bounds_of(timeout_seconds, memory_GB)
     if not re.fullmatch(r"\d+:\d\d:\d\d", walltime):
         raise BadInput(f"walltime: expected HH:MM:SS, found {walltime!r}")

@@ -57,6 +57,13 @@ def bounds_of(timeout_seconds: float | None, memory_GB: float | None) -> Bounds:
     return Bounds(timeout_seconds, memory_GB)
 
 
+def at_least_one(name: str, value: int) -> int:
+    """The value of a setting that counts. Raises BadInput below 1."""
+    if value < 1:
+        raise BadInput(f"{name} must be 1 or more, found {value}")
+    return value
+
+
 class Task(NamedTuple):
     """Structures for one worker, with the pickled labeler; `journal` is a path, or "".
 
