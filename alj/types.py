@@ -128,6 +128,7 @@ class Potential(NamedTuple):
     describe_environment: `environment -> description` of its rows, None unless local.
     rebase: `(params, batches) -> params`: the same function, its constants taken from other data;
         None where a warm start keeps the constants.
+    member: the potential of one member, where this is the mean of a committee (else None).
     """
 
     init: Callable[[Key], Params]
@@ -142,6 +143,7 @@ class Potential(NamedTuple):
     kernel: Callable[[], HostKernel] | None = None
     describe_environment: Callable[[Environment], Description] | None = None
     rebase: Callable[[Params, tuple[Batch, ...]], Params] | None = None
+    member: Any = None
 
 
 class Context(NamedTuple):
@@ -206,7 +208,8 @@ class Trainer(NamedTuple):
         `training.Progress`.
     params_of: `state -> params`, the best so far.
     steps: steps at most. members: size of the committee.
-    split: `(key, count, members) -> (members, count)` bool, True trains and False validates.
+    split: `(key, count, members, before) -> (members, count)` bool, True trains and False
+        validates; `before` is the row of the best member so far for the first structures, or None.
     start: "fresh" initializes anew at every fit, "warm" goes on from the last params.
     patience: steps without a better validation loss after which a member stops; None never.
     quantities: which of "energy", "forces", "stress" it fits, so that `fit` prepares no more.
@@ -219,7 +222,7 @@ class Trainer(NamedTuple):
     params_of: Callable[[State], Params]
     steps: int
     members: int
-    split: Callable[[Key, int, int], Bool[np.ndarray, "members count"]]
+    split: Callable[..., Bool[np.ndarray, "members count"]]
     start: str = "fresh"
     patience: int | None = None
     quantities: tuple[str, ...] = ("energy",)
@@ -231,8 +234,9 @@ class Evidence(NamedTuple):
     """Everything a selector may look at, one row a candidate; what was not asked for is None.
 
     energies (n,) eV; samplers (n,) and walks (n,) which sampler and walk a candidate came from;
-    spacing (n,) the coordinate along which its walk is read evenly; features (n, d) last-layer
-    features of the energy; known_features (m, d) the same of the training set;
+    spacing (n,) the coordinate along which its walk is read evenly; variable (n,) the collective
+    variable that a bias pulls, NaN where there is none; features (n, d) last-layer features of the
+    energy; known_features (m, d) the same of the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
     positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
@@ -243,6 +247,7 @@ class Evidence(NamedTuple):
     samplers: Any = None
     walks: Any = None
     spacing: Any = None
+    variable: Any = None
     features: Any = None
     known_features: Any = None
     energy_spread: Any = None

@@ -166,6 +166,7 @@ def committee(potential: Potential) -> Potential:
         atomic_energies=atomic_energies,
         evaluate=mean(potential.evaluate),
         environment_energies=by_rows and mean(by_rows),
+        member=potential,
     )
 
 

@@ -1,12 +1,13 @@
 """What every sampler promises, over the registry."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sampling.springs import begin, clusters, springs
 
+from alj.potentials.combine import committee
 from alj.sampling import SAMPLERS
+from alj.sampling.molecular_dynamics import DYNAMICS
 from alj.stepping import run
 
 SMALL = {
@@ -14,18 +15,46 @@ SMALL = {
     "nested_mc": {"cycles": 8, "cycles_per_stage": 2},
     "npt_mc": {"cycles": 8, "cycles_per_frame": 2},
     "perturbation": {"frames": 4},
+} | {builder.__name__: {"steps": 8, "record_every": 2} for builder in DYNAMICS}
+SMALL["nvt_andersen"]["collision_time_fs"] = 5.0
+BRIEF = {"name": "nvt_langevin", "steps": 8, "record_every": 2}
+NEAR = {"name": "distance", "atoms": [0, 1]}
+SMALL |= {
+    "metadynamics": {
+        "variables": (NEAR,),
+        "widths": (0.2,),
+        "deposit_every": 3,
+        "dynamics": BRIEF,
+    },
+    "umbrella": {"variable": NEAR, "center": (0.2, 0.4), "dynamics": BRIEF},
+    "replica_exchange": {"exchange_every": 3, "frames": "all", "dynamics": BRIEF},
+    "uncertainty_bias": {"dynamics": BRIEF},
 }
+DETERMINISTIC = {"nve", "nvt_nose_hoover", "nvt_berendsen", "npt_nose_hoover", "fire"}
+"""Those draw at most their start; a key of the run changes nothing."""
+
+
+def several_springs():
+    """The mean of a committee; `init` makes params of all members."""
+    one = springs()
+    keys = jax.random.split
+    return committee(one)._replace(init=lambda key: jax.vmap(one.init)(keys(key, 3)))
+
+
+POTENTIALS = {"uncertainty_bias": several_springs}
+"""What those that do not take any potential walk on."""
 
 
 @pytest.fixture(params=SAMPLERS, ids=lambda builder: builder.__name__)
 def case(request):
-    potential = springs()
+    potential = POTENTIALS.get(request.param.__name__, springs)()
     sampler = request.param(potential, **SMALL.get(request.param.__name__, {}))
-    return sampler, potential, begin(sampler, potential, clusters(2))
+    deterministic = request.param.__name__ in DETERMINISTIC
+    return sampler, deterministic, begin(sampler, potential, clusters(2))
 
 
 def test_sampler_contract(case):
-    sampler, _, (stepper, state, context) = case
+    sampler, deterministic, (stepper, state, context) = case
     key = jax.random.key(5)
     after, frames = run(stepper, key, state, context, steps=sampler.steps)
 
@@ -37,14 +66,17 @@ def test_sampler_contract(case):
     # Same key, same path, in blocks of any size; another key, another path.
     _, again = run(stepper, key, state, context, steps=sampler.steps, block=sampler.steps)
     np.testing.assert_array_equal(frames.structure.positions, again.structure.positions)
+    _, pieces = run(stepper, key, state, context, steps=sampler.steps, block=3)
+    np.testing.assert_array_equal(frames.structure.positions, pieces.structure.positions)
     _, other = run(stepper, jax.random.key(6), state, context, steps=sampler.steps)
-    assert not np.array_equal(frames.structure.positions, other.structure.positions)
+    same = np.array_equal(frames.structure.positions, other.structure.positions)
+    assert same == deterministic
 
     # New parameters do not retrace.
     traces = []
     counted = stepper._replace(step=lambda *a: traces.append(1) or stepper.step(*a))
-    for spring in (0.5, 0.7):
-        params = {"body": {"spring": jnp.asarray(spring)}, "readout": {}, "constants": {}}
+    for factor in (1.0, 1.4):
+        params = jax.tree.map(lambda leaf, factor=factor: factor * leaf, context.params)
         run(counted, key, state, context._replace(params=params), steps=sampler.steps)
     assert len(traces) == 1
 
