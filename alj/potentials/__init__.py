@@ -5,18 +5,20 @@ from typing import Annotated, Any
 
 from alj import registry
 from alj.annotations import join, named
+from alj.potentials.ani import ani
 from alj.potentials.atomistic import behler_parrinello
 from alj.potentials.constant import constant
 from alj.potentials.lennard_jones import lennard_jones
 from alj.potentials.ml_bop import ml_bop
 from alj.potentials.priors import with_prior
+from alj.potentials.schnet import schnet
 from alj.potentials.short_range import pair_repulsion, zbl
 from alj.types import BadInput, Potential
 
 CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant)
 """Potentials with nothing to train; each may also be a prior of another one."""
 
-POTENTIALS = (behler_parrinello, *CLASSICAL)
+POTENTIALS = (behler_parrinello, ani, schnet, *CLASSICAL)
 
 
 def prior_settings(

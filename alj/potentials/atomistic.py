@@ -11,10 +11,11 @@ J. Behler and M. Parrinello, Phys. Rev. Lett. 98, 146401 (2007), doi 10.1103/Phy
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from alj.geometry.environment import environment
 from alj.potentials.combine import local
@@ -24,7 +25,7 @@ from alj.potentials.symmetry_functions import (
     angular_table,
     symmetry_functions,
 )
-from alj.types import BadInput, HostKernel, Potential
+from alj.types import BadInput, Batch, HostKernel, Potential
 
 ACTIVATIONS = {"tanh": jnp.tanh, "silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}
 
@@ -182,20 +183,8 @@ def _initial(key, kinds, widths):
 def _prepared(params, batches, descriptor, species, unit):
     """Params with the constants of the batches; padding and missing energies are ignored."""
     wide = jnp.result_type(float)
-    rows = [_rows(batch, descriptor, species, wide) for batch in batches]
-    inputs, kinds = (jnp.concatenate(parts) for parts in zip(*rows, strict=True))
-    count = jnp.maximum(jnp.sum(kinds, axis=0), 1.0)[:, None]
-    mean = kinds.T @ inputs / count
-    spread = jnp.stack(
-        [
-            jnp.sum(kinds[:, z, None] * (inputs - mean[z][None]) ** 2, axis=0)
-            for z in range(len(mean))
-        ]
-    )
-    std = jnp.sqrt(spread / count)
-    # A constant input carries only rounding noise, which must not be blown up.
-    std = jnp.where(std > _CONSTANT * jnp.abs(mean), std, 1.0)
-    scale, shift = _energy_unit(batches, species, unit, wide)
+    mean, std = input_moments(batches, descriptor, species, wide)
+    scale, shift = energy_scale_and_shift(batches, species, unit, wide)
     constants = {"mean": mean, "std": std, "scale": scale, "shift": shift}
     old = params["constants"]
     return {**params, "constants": {name: constants[name].astype(old[name].dtype) for name in old}}
@@ -216,10 +205,30 @@ def _rebased(params, constants):
     return {"body": body, "readout": {"weights": readout}, "constants": constants}
 
 
+def input_moments(
+    batches: tuple[Batch, ...], descriptor: Descriptor, species: tuple[int, ...], dtype: Any
+) -> tuple[Float[Array, "kinds inputs"], Float[Array, "kinds inputs"]]:
+    """Mean and standard deviation of a descriptor over the atoms of each element.
+
+    Inputs that do not vary get the deviation 1; padded atoms and structures of weight 0 are left
+    out.
+    """
+    rows = [_descriptor_rows(batch, descriptor, species, dtype) for batch in batches]
+    inputs, kinds = (jnp.concatenate(parts) for parts in zip(*rows, strict=True))
+    count = jnp.maximum(jnp.sum(kinds, axis=0), 1.0)[:, None]
+    mean = kinds.T @ inputs / count
+    squares = [
+        jnp.sum(kinds[:, z, None] * (inputs - mean[z][None]) ** 2, axis=0) for z in range(len(mean))
+    ]
+    std = jnp.sqrt(jnp.stack(squares) / count)
+    # A constant input carries only rounding noise, which must not be blown up.
+    return mean, jnp.where(std > _CONSTANT * jnp.abs(mean), std, 1.0)
+
+
 _CONSTANT = 1e-5
 
 
-def _rows(batch, descriptor, species, dtype):
+def _descriptor_rows(batch, descriptor, species, dtype):
     """Descriptors of all atoms of a batch, and which of the species each is (none: padding)."""
 
     def one(pair):
@@ -236,11 +245,14 @@ def _rows(batch, descriptor, species, dtype):
     )
 
 
-def _energy_unit(batches, species, unit, dtype):
-    """Scale and shift: weighted least squares of energy per atom on composition, what remains' std.
+def energy_scale_and_shift(
+    batches: tuple[Batch, ...], species: tuple[int, ...], unit: EnergyUnit, dtype: Any
+) -> tuple[Float[Array, " kinds"], Float[Array, " kinds"]]:
+    """Unit s (eV, the same for all elements) and zero e_Z (eV) of atomic energies of each element.
 
-    The solution of least norm around the mean energy per atom, so that a composition which never
-    varies is no obstacle.
+    Weighted least squares of the energy per atom on the composition gives the zeros, the standard
+    deviation of what remains the unit, within its limits. The solution is that of least norm around
+    the mean energy per atom, so that a composition which never varies is no obstacle.
     """
     parts = []
     for batch in batches:
