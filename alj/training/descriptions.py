@@ -5,9 +5,9 @@ With descriptions D_i of the atoms and e_i = ∂E/∂D_i,
     E = Σ_i E(D_i),   F_j = -Σ_m e_{a(j,m)} · T_jm,   σ = (1/V) Σ_i e_i · S_i
 
 where T_jm = ∂D_{a(j,m)}/∂x_j are the derivatives of those descriptions a(j, ·) that atom j enters
-(its own and its neighbors'), and S_i = ∂D_i/∂ε those with respect to a strain. Then a step of
-training costs what the network costs. A potential that is not local, or data too large for the
-memory allowed, is evaluated anew at each step instead.
+(its own and its neighbors'; simply all, in order, where that takes no more room), and S_i = ∂D_i/∂ε
+those with respect to a strain. Then a step of training costs what the network costs. A potential
+that is not local, or data too large for the memory allowed, is evaluated anew at each step instead.
 """
 
 import math
@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from alj.geometry.environment import environment
 from alj.geometry.periodic import volume
 from alj.potentials.combine import energy, energy_and_forces, energy_forces_stress
+from alj.potentials.elements import joined, listed, unlisted
 from alj.training.losses import Prediction
 from alj.types import Batch, Environment, Neighbors, Params, Potential, Structure
 
@@ -33,9 +34,9 @@ MEMORY_LIMIT_BYTES = 1.5e9
 class Described(NamedTuple):
     """Descriptions of structures, and their derivatives where forces or stress are wanted.
 
-    `slopes` are the T of the module's formula, leaves (atoms, entries, 3, …), `affected` the
-    a(j, m), (atoms, entries); `strains` are the S, leaves (3, 3, atoms, …). Only floating leaves of
-    the description have derivatives.
+    `slopes` are the T of the module's formula, leaves (atoms, 3, entries, …), `affected` the
+    a(j, m), (atoms, entries); as many entries as atoms are all atoms in order. `strains` are the S,
+    leaves (3, 3, atoms, …). Only floating leaves of the description have derivatives.
     """
 
     description: Any
@@ -67,7 +68,8 @@ def describe(
         )
         for i in range(0, batch.index.shape[0], chunk)
     ]
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
+    found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return jax.tree.map(jnp.asarray, found._replace(description=listed(found.description)))
 
 
 def predict(
@@ -93,11 +95,10 @@ def predict(
     if "forces" in quantities:
         forces = jnp.zeros_like(structure.positions)
         for slope, along in zip(slopes, described.slopes, strict=True):
-            near = _rows_of(slope, described.affected)
-            forces = forces - jnp.einsum("jmf,jmcf->jc", near, _flat(along, 3))
+            forces = forces - _apply(_flat(along, 2), _entering(slope, described.affected))
     if "stress" in quantities:
         virial = sum(
-            jnp.einsum("if,abif->ab", _flat(slope, 1), _flat(along, 3))
+            jnp.einsum("abf,f->ab", _flat(along, 2), slope.reshape(-1))
             for slope, along in zip(slopes, described.strains, strict=True)
         )
         stress = virial / volume(structure.cell)
@@ -125,10 +126,92 @@ def predict_together(
     params: Params,
     batch: Batch,
     described: Described | None,
+    places: Int[Array, " some"],
 ) -> Prediction:
-    """`predict` for a minibatch, all at once: to be differentiated, which a loop makes slow."""
-    one = partial(predict, potential, quantities, params)
-    return jax.vmap(one)(batch.structures, batch.neighbors, described)
+    """`predict` for the structures at some places of a batch, all at once, to be differentiated.
+
+    The derivatives of the descriptions are read where they lie: to copy those of a minibatch would
+    take as long as the networks.
+    """
+    structures, neighbors = jax.tree.map(
+        lambda leaf: leaf[places], (batch.structures, batch.neighbors)
+    )
+    if described is None:
+        return jax.vmap(partial(_anew, potential, quantities, params))(structures, neighbors)
+    description = jax.tree.map(lambda leaf: leaf[places], described.description)
+    if potential.describe_environment is None:
+        return Prediction(jax.vmap(partial(total_energy, potential, params))(description))
+    moving, rebuild = split_floating(description)
+
+    def evaluate(moving):
+        # Atoms of all structures as one: a matrix product of rows is faster than one of blocks.
+        atoms = potential.evaluate(params, joined(rebuild(moving))).reshape(len(places), -1)
+        wide = jnp.promote_types(atoms.dtype, jnp.result_type(float))
+        return jnp.sum(atoms, axis=1, dtype=wide)
+
+    if quantities == ("energy",):
+        return Prediction(evaluate(moving))
+    energies, pull = jax.vjp(evaluate, moving)
+    (slopes,) = pull(jnp.ones_like(energies))
+    forces = stress = None
+    if "forces" in quantities:
+        assert described.affected is not None
+        forces = jnp.zeros_like(structures.positions)
+        for slope, along in zip(slopes, described.slopes, strict=True):
+            near = jax.vmap(_entering)(slope, described.affected[places])
+            forces = forces - contracted(_flat(along, 3), places, near)
+    if "stress" in quantities:
+        virial = sum(
+            contracted(_flat(along, 3), places, slope.reshape(len(places), 1, -1))
+            for slope, along in zip(slopes, described.strains, strict=True)
+        )
+        stress = virial / jax.vmap(volume)(structures.cell)[:, None, None]
+    return Prediction(energies, forces, stress)
+
+
+@jax.custom_vjp
+def contracted(
+    table: Float[Array, "count rows three inputs"],
+    places: Int[Array, " some"],
+    vectors: Float[Array, "some blocks inputs"],
+) -> Float[Array, "some rows three"]:
+    """`table[place] @ vector` for each place and its vector; only the vectors are differentiated.
+
+    Blocks are rows, or one block for all rows. On CPUs each entry of the table is multiplied where
+    it lies: eight times faster than to gather them first.
+    """
+    return _where_they_lie(_apply, table, places, vectors)
+
+
+def _contracted_forward(table, places, vectors):
+    return contracted(table, places, vectors), (table, places, vectors.shape[1] == 1)
+
+
+def _contracted_backward(kept, slopes):
+    table, places, shared = kept
+
+    def back(table, slope):
+        if shared:
+            return slope.reshape(1, -1) @ table.reshape(-1, table.shape[-1])
+        return jnp.einsum("jcf,jc->jf", table, slope)
+
+    return None, None, _where_they_lie(back, table, places, slopes)
+
+
+contracted.defvjp(_contracted_forward, _contracted_backward)
+
+
+def _where_they_lie(function, table, places, others):
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function)(table[places], others)
+    return jax.lax.map(lambda pair: function(table[pair[0]], pair[1]), (places, others))
+
+
+def _apply(table, vectors):
+    """`table @ vector` row by row; or the one vector for all rows."""
+    if vectors.shape[0] == 1:
+        return (table.reshape(-1, table.shape[-1]) @ vectors[0]).reshape(table.shape[:2])
+    return jnp.einsum("jcf,jf->jc", table, vectors)
 
 
 def over_structures(function: Callable[[Any], Any], structures: Any) -> Any:
@@ -173,7 +256,7 @@ def split_floating(tree: Any):
 
 def take_atoms(tree: Any, rows: Int[Array, " rows"]) -> Any:
     """The description of some atoms; rows beyond the last give the last."""
-    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), tree)
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), unlisted(tree))
 
 
 _CHUNK = 16
@@ -198,7 +281,11 @@ def _described(potential, quantities, pair) -> Described:
     pairwise = _pair_derivatives(potential, env)
     slopes = affected = strains = None
     if "forces" in quantities:
-        slopes, affected = _by_moved_atom(pairwise, neighbors, structure.species)
+        atoms, columns = neighbors.indices.shape
+        if 1 + columns < atoms:
+            slopes, affected = _by_moved_atom(pairwise, neighbors, structure.species)
+        else:
+            slopes, affected = _by_moved_atom_of_all(pairwise, neighbors)
     if "stress" in quantities:
         strains = [
             _symmetric(jnp.einsum("incf,ind->cdif", _flat(along, 3), env.vectors)).reshape(
@@ -253,9 +340,24 @@ def _by_moved_atom(pairwise, neighbors: Neighbors, species):
         own = -jnp.sum(along, axis=1)
         others = along.at[indices, slot].get(mode="clip")
         mask = (found & (species > 0)[:, None]).reshape(found.shape + (1,) * (along.ndim - 2))
-        return jnp.concatenate([own[:, None], jnp.where(mask, others, 0.0)], axis=1)
+        entries = jnp.concatenate([own[:, None], jnp.where(mask, others, 0.0)], axis=1)
+        return jnp.moveaxis(entries, 2, 1)
 
     return [regroup(along) for along in pairwise], affected
+
+
+def _by_moved_atom_of_all(pairwise, neighbors: Neighbors):
+    """The same with an entry for every atom, which the images of a neighbor share."""
+    atoms = neighbors.indices.shape[0]
+    me = jnp.arange(atoms, dtype=neighbors.indices.dtype)
+
+    def regroup(along):
+        square = jnp.zeros((atoms, atoms, *along.shape[2:]), along.dtype)
+        square = square.at[me[:, None], neighbors.indices].add(along, mode="drop")
+        square = square.at[me, me].add(-jnp.sum(along, axis=1))
+        return jnp.moveaxis(square, 0, 2)
+
+    return [regroup(along) for along in pairwise], jnp.broadcast_to(me, (atoms, atoms))
 
 
 def _symmetric(strains):
@@ -267,8 +369,11 @@ def _flat(leaf, axes):
     return leaf.reshape(*leaf.shape[:axes], math.prod(leaf.shape[axes:]))
 
 
-def _rows_of(leaf, affected):
-    return _flat(leaf, 1).at[affected].get(mode="clip")
+def _entering(slope, affected):
+    """What each atom's entries multiply, (atoms, …); one row where these are all atoms."""
+    if affected.shape[0] == affected.shape[1]:
+        return slope.reshape(1, -1)
+    return _flat(_flat(slope, 1).at[affected].get(mode="clip"), 1)
 
 
 def _anew(potential, quantities, params, structure, neighbors):

@@ -1,9 +1,11 @@
 """Gradient training: any optimizer of optax, on any of energy, forces and stress.
 
-    L = a_E <(ΔE/N u_E)²> + a_F <(ΔF/u_F)²> + a_S <(Δσ/u_S)²>
+    L = a_E <(ΔE/N u_E)²> + a_F <(ΔF/u_F)²> + a_S <(Δσ/u_S)²>    (loss: units)
+    L = a_E <(ΔE)²/√N> + a_F <|ΔF|²/N> + a_S <|Δσ|²>             (loss: ani; eV and Å)
 
-One step is one epoch of shuffled minibatches. What is judged, and kept where it is the best on
-validation, is the exponential moving average of the parameters where there is one.
+The means of the first run over labels, those of the second over structures of N atoms. One step is
+one epoch of shuffled minibatches. What is judged, and kept where it is the best on validation, is
+the exponential moving average of the parameters where there is one.
 
 D. P. Kingma and J. Ba, arXiv:1412.6980 (Adam); B. T. Polyak and A. B. Juditsky, SIAM J. Control
 Optim. 30, 838 (1992), doi 10.1137/0330046 (averaging).
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alj.arrays import take_tree
 from alj.registry import suggest
 from alj.training.batching import minibatches, trained_part
 from alj.training.descriptions import predict_together
@@ -27,21 +30,30 @@ from alj.training.losses import (
     add,
     batch_residuals,
     high_energy_weights,
-    loss,
+    structure_sums,
     sums,
     units,
 )
+from alj.training.losses import loss as combined
 from alj.training.splits import split_by_name
 from alj.training.tracking import (
     Fold,
     Progress,
     all_residuals,
     check_training,
+    judged,
     measure,
-    select,
     tracked,
 )
 from alj.types import BadInput, Context, Key, Params, Potential, Stepper, Trainer
+
+
+class _Plateau(NamedTuple):
+    """The factor of the rate, the lowest loss so far, and for how many epochs it was not beaten."""
+
+    factor: Any
+    lowest: Any
+    stale: Any
 
 
 class _State(NamedTuple):
@@ -49,6 +61,7 @@ class _State(NamedTuple):
     average: Params
     optimizer: Any
     epoch: Any
+    plateau: _Plateau
     last: Progress
 
 
@@ -58,12 +71,14 @@ def gradient(
     optimizer: str = "adam",
     optimizer_settings: Mapping[str, float] | None = None,
     learning_rate: float = 1e-3,
-    schedule: Literal["constant", "cosine", "linear", "exponential"] = "cosine",
+    schedule: Literal["constant", "cosine", "linear", "exponential", "plateau"] = "cosine",
     final_rate_fraction: float = 0.01,
+    plateau_patience: int = 10,
     warmup_epochs: int = 0,
     epochs: int = 300,
     batch_size: int = 32,
     members: int = 3,
+    loss: Literal["units", "ani"] = "units",
     energy_weight: float = 1.0,
     force_weight: float = 0.0,
     stress_weight: float = 0.0,
@@ -84,12 +99,18 @@ def gradient(
         optimizer: name of an optax optimizer, such as adam, adamw, sgd, lion.
         optimizer_settings: further numbers that it takes, such as {weight_decay: 1e-4}.
         learning_rate: rate at the beginning.
-        schedule: how the rate falls over the epochs.
-        final_rate_fraction: rate at the end over the rate at the beginning.
+        schedule: how the rate falls over the epochs; "plateau" takes 0.8 times the rate whenever
+            validation has not got better for a while.
+        final_rate_fraction: rate at the end over the rate at the beginning; on a plateau schedule
+            a member stops where its rate would fall below.
+        plateau_patience: epochs without a better validation loss after which "plateau" acts.
         warmup_epochs: epochs in which the rate rises linearly.
         epochs: passes over the data at most.
         batch_size: structures per update.
         members: networks trained together; their mean is the better potential.
+        loss: "units" measures errors in units of the labels and means over labels; "ani" is the
+            loss of the ANI papers, per structure of N atoms energy_weight (ΔE)²/√N + force_weight
+            |ΔF|²/N + stress_weight |Δσ|², in eV and Å.
         energy_weight: weight of the mean squared error of the energy per atom, in squares of the
             spread of the energies.
         force_weight: weight of the mean squared force error, in squares of the typical force.
@@ -121,6 +142,11 @@ def gradient(
             "gradient needs 0 <= ema_decay < 1 and 0 < final_rate_fraction <= 1; found "
             f"{ema_decay} and {final_rate_fraction}"
         )
+    if plateau_patience < 1 or (schedule == "plateau" and final_rate_fraction == 1):
+        raise BadInput(
+            "plateau_patience must be at least 1, and final_rate_fraction below 1 for schedule: "
+            f"plateau; found {plateau_patience} and {final_rate_fraction}"
+        )
     change = _transformation(optimizer, optimizer_settings or {}, learning_rate, gradient_clip)
     quantities = tuple(
         name
@@ -128,9 +154,18 @@ def gradient(
         if weight > 0 or name == "energy"
     )
 
-    def rate(epoch):
+    def rate(epoch, plateau):
         """The factor of the learning rate."""
-        return _factor(schedule, final_rate_fraction, warmup_epochs, epochs, epoch)
+        return plateau.factor * _factor(schedule, final_rate_fraction, warmup_epochs, epochs, epoch)
+
+    def summed(found, shares, batch):
+        if loss == "units":
+            return sums(found, shares)
+        atoms = jnp.maximum(jnp.sum(batch.structures.species > 0, axis=1), 1)
+        return structure_sums(found, shares, atoms.astype(found.energy.dtype))
+
+    def scales(fold: Fold):
+        return units(fold.batches, quantities) if loss == "units" else Emphasis(1.0, 1.0, 1.0)
 
     def factors(fold: Fold):
         found = high_energy_weights(fold.batches, high_energy_scale_eV)
@@ -138,41 +173,37 @@ def gradient(
             batch.weights * factor**2 for batch, factor in zip(fold.batches, found, strict=True)
         )
 
-    def report(params, fold: Fold, epoch):
+    def report(params, fold: Fold, pace):
         pairs = list(zip(fold.batches, fold.described, strict=True))
         found = all_residuals(potential, quantities, params, pairs)
-        pace = learning_rate * rate(epoch)
-        return measure(found, fold, factors(fold), weights, units(fold.batches, quantities), pace)
+        return measure(found, fold, factors(fold), weights, scales(fold), pace, summed)
 
     def init(key: Key, params: Params, context: Context) -> _State:
         epoch = jnp.zeros((), jnp.int32)
         trained, _ = trained_part(params)
-        return _State(
-            params, params, change.init(trained), epoch, report(params, context.data, epoch)
-        )
+        plateau = _Plateau(jnp.ones(()), jnp.asarray(jnp.inf), epoch)
+        found = report(params, context.data, learning_rate * rate(epoch, plateau))
+        return _State(params, params, change.init(trained), epoch, plateau, found)
 
     def objective(trained, rebuild, parts, scale):
         total = NO_SUMS
-        for batch, described, share in parts:
-            predicted = predict_together(potential, quantities, rebuild(trained), batch, described)
-            total = add(total, sums(batch_residuals(predicted, batch), share))
+        for batch, described, places, share in parts:
+            predicted = predict_together(
+                potential, quantities, rebuild(trained), batch, described, places
+            )
+            some = take_tree(batch, places)
+            total = add(total, summed(batch_residuals(predicted, some), share, some))
         squares = sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(trained))
-        return loss(total, weights, scale) + l2 * squares
+        return combined(total, weights, scale) + l2 * squares
 
     def step(key: Key, state: _State, context: Context) -> tuple[_State, Progress]:
         fold: Fold = context.data
-        scale, shares = units(fold.batches, quantities), factors(fold)
-        speed = rate(state.epoch)
+        scale, shares = scales(fold), factors(fold)
+        speed = rate(state.epoch, state.plateau)
 
-        def update(carry, chosen):
+        def update(carry, parts):
             params, average, memory = carry
             trained, rebuild = trained_part(params)
-            parts = []
-            for (places, there), batch, described, share in zip(
-                chosen, fold.batches, fold.described, shares, strict=True
-            ):
-                some = jax.tree.map(lambda leaf: leaf[places], (batch, described, share))
-                parts.append((some[0], some[1], jnp.where(there, some[2], 0.0)))
 
             def value_of(trained):
                 return objective(trained, rebuild, parts, scale)
@@ -184,14 +215,28 @@ def gradient(
             changes = jax.tree.map(lambda leaf: (speed * leaf).astype(leaf.dtype), changes)
             moved = rebuild(optax.apply_updates(trained, changes))
             mean = jax.tree.map(lambda a, b: ema_decay * a + (1 - ema_decay) * b, average, moved)
-            some = jnp.concatenate([share for _, _, share in parts])
-            return select(jnp.any(some > 0), (moved, mean, after), carry), None
+            return moved, mean, after
+
+        def minibatch(carry, chosen):
+            """An update, unless nothing in the minibatch trains."""
+            shares_there = [
+                jnp.where(there, share[places], 0.0)
+                for (places, there), share in zip(chosen, shares, strict=True)
+            ]
+            places = [places for places, _ in chosen]
+            parts = list(zip(fold.batches, fold.described, places, shares_there, strict=True))
+            some = jnp.any(jnp.concatenate(shares_there) > 0)
+            return jax.lax.cond(some, lambda: update(carry, parts), lambda: carry), None
 
         start_from = (state.params, state.average, state.optimizer)
         chosen = minibatches(key, fold, batch_size)
-        (params, average, memory), _ = jax.lax.scan(update, start_from, chosen)
-        found = report(average, fold, state.epoch)
-        return _State(params, average, memory, state.epoch + 1, found), found
+        (params, average, memory), _ = jax.lax.scan(minibatch, start_from, chosen)
+        found = report(average, fold, learning_rate * speed)
+        plateau = state.plateau
+        if schedule == "plateau":
+            plateau = _watched(plateau, judged(found)[0], plateau_patience)
+            found = found._replace(stopped=plateau.factor < final_rate_fraction)
+        return _State(params, average, memory, state.epoch + 1, plateau, found), found
 
     stepper, params_of = tracked(
         Stepper(init, step), lambda state: state.average, lambda state: state.last, patience
@@ -203,7 +248,8 @@ def gradient(
         members=members,
         split=split_by_name(split, validation_fraction),
         start=start,
-        patience=patience,
+        # Either way members may stop early, which `fit` looks for between blocks.
+        patience=plateau_patience if patience is None and schedule == "plateau" else patience,
         quantities=quantities,
         precision=precision,
         descriptions=descriptions,
@@ -239,6 +285,21 @@ def _transformation(name, settings, learning_rate, clip) -> optax.GradientTransf
     made = known[name](learning_rate=learning_rate, **settings)
     parts = [made] if clip is None else [optax.clip_by_global_norm(clip), made]
     return optax.with_extra_args_support(optax.chain(*parts))
+
+
+def _watched(plateau: _Plateau, value, patience: int) -> _Plateau:
+    """The plateau after an epoch that ended with this loss."""
+    better = value < plateau.lowest
+    stale = jnp.where(better, 0, plateau.stale + 1)
+    act = stale >= patience
+    return _Plateau(
+        jnp.where(act, _PLATEAU * plateau.factor, plateau.factor),
+        jnp.minimum(value, plateau.lowest),
+        jnp.where(act, 0, stale),
+    )
+
+
+_PLATEAU = 0.8
 
 
 def _factor(schedule, final, warmup, epochs, epoch):

@@ -224,7 +224,7 @@ def _described_force_slopes(potential, parameters, rebuild, described):
         def along(tangent):
             return jax.jvp(gradient, (moving,), (tangent,))[1]
 
-        return -jax.vmap(along, 1)(slopes)
+        return -jax.vmap(along)(slopes)
 
     found = jax.vmap(of_atom)(described.affected, described.slopes)
     return found.reshape(-1, parameters.shape[0])

@@ -106,6 +106,45 @@ def sums(found: Residuals, weights: Float[Array, " batch"]) -> Sums:
     return Sums(*(Emphasis(*each) for each in zip(*pairs, strict=True)))
 
 
+def structure_sums(
+    found: Residuals, weights: Float[Array, " batch"], atoms: Float[Array, " batch"]
+) -> Sums:
+    """The sums of the loss of the ANI papers: a mean over structures, in eV and Å.
+
+        w_E <(ΔE)²/√N> + w_F <|ΔF|²/N> + w_S <|Δσ|²>
+
+    N atoms; |ΔF|² is summed over atoms and components. J. S. Smith et al., Chem. Sci. 8, 3192
+    (2017), doi 10.1039/C6SC05720A; the forces as in TorchANI, doi 10.1021/acs.jcim.0c00451.
+    """
+
+    def parts(values, has, factor):
+        if values is None:
+            return 0.0, 0.0
+        inner = tuple(range(1, values.ndim))
+        there = (weights > 0) & jnp.any(has, axis=inner)
+        counted = has & (weights > 0).reshape((-1,) + (1,) * len(inner))
+        squares = jnp.sum(jnp.where(counted, values, 0.0) ** 2, axis=inner)
+        return jnp.sum(weights * factor * squares), jnp.sum(jnp.where(there, weights, 0.0))
+
+    # The residual of the energy is one per atom: (ΔE)²/√N = (ΔE/N)² N^(3/2).
+    pairs = (
+        parts(found.energy, found.has_energy, atoms**1.5),
+        parts(found.forces, found.has_forces, 1.0 / atoms),
+        parts(found.stress, found.has_stress, 1.0),
+    )
+    return Sums(*(Emphasis(*each) for each in zip(*pairs, strict=True)))
+
+
+def force_deviation(
+    found: Residuals, weights: Float[Array, " batch"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of the absolute force residuals (eV/Å) over a batch, and how many components they are."""
+    if found.forces is None or found.has_forces is None:
+        return jnp.zeros(()), jnp.zeros(())
+    counted = found.has_forces & (weights > 0)[:, None, None]
+    return jnp.sum(jnp.abs(jnp.where(counted, found.forces, 0.0))), jnp.sum(counted, dtype=float)
+
+
 def add(first: Sums, second: Sums) -> Sums:
     """Sums over two batches."""
     return jax.tree.map(lambda a, b: a + b, first, second)

@@ -1,6 +1,7 @@
 """Which structures train a member of a committee, and which validate it.
 
-A split is `(key, count, members) -> (members, count)`, True for training. All are made on the host.
+A split is `(key, count, members, before) -> (members, count)`, True for training; `before` is the
+split of the best member so far, of the first structures, or None. All are made on the host.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from jaxtyping import Bool
 from alj.types import BadInput, Key
 
 # Arrays of the host: on the device, every new size of a growing data set would cost a program.
-Split = Callable[[Key, int, int], Bool[np.ndarray, "members count"]]
+Masks = Bool[np.ndarray, "members count"]
+Before = Bool[np.ndarray, " known"] | None
+Split = Callable[..., Masks]
 
 NAMES = ("k_fold", "random", "inherited", "all")
 
@@ -42,7 +45,7 @@ def k_fold(validation_fraction: float = 0.1, seed: int = 0) -> Split:
     which goes on from earlier parameters never validates on what it was trained on.
     """
 
-    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
+    def split(key: Key, count: int, members: int, before: Before = None) -> Masks:
         folds = min(max(members, round(1.0 / validation_fraction), 2), max(count, 2))
         deals = [
             np.random.default_rng((seed, deal)).permutation(folds)
@@ -57,7 +60,7 @@ def k_fold(validation_fraction: float = 0.1, seed: int = 0) -> Split:
 def random(validation_fraction: float = 0.1) -> Split:
     """Each member leaves out a random fraction of its own, at least one structure."""
 
-    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
+    def split(key: Key, count: int, members: int, before: Before = None) -> Masks:
         left_out = min(max(round(count * validation_fraction), 1), count - 1)
         generator = _generator(key)
         places = [generator.permutation(count) for _ in range(members)]
@@ -66,22 +69,24 @@ def random(validation_fraction: float = 0.1) -> Split:
     return split
 
 
-def inherited(validation_fraction: float = 0.1, seed: int = 0) -> Split:
-    """Random, but a structure keeps its role while the data set grows: no key, only its place.
+def inherited(validation_fraction: float = 0.1) -> Split:
+    """All members take over the split of the best one so far; only new structures are drawn anew.
 
-    What once validated a member never trains it later, so its validation error stays honest.
+    Inherited data selection of doi 10.1039/d3dd00216k: what made the best member is kept.
     """
+    fresh = random(validation_fraction)
 
-    def split(key: Key, count: int, members: int) -> Bool[np.ndarray, "members count"]:
-        draws = [np.random.default_rng((seed, member)).random(count) for member in range(members)]
-        return np.stack(draws) >= validation_fraction
+    def split(key: Key, count: int, members: int, before: Before = None) -> Masks:
+        known = np.zeros(0, bool) if before is None else np.asarray(before)[:count]
+        drawn = fresh(key, count - len(known), members)
+        return np.concatenate([np.tile(known, (members, 1)), drawn], axis=1)
 
     return split
 
 
 def everything() -> Split:
     """Every member trains on all structures and validates on none."""
-    return lambda key, count, members: np.ones((members, count), bool)
+    return lambda key, count, members, before=None: np.ones((members, count), bool)
 
 
 def _generator(key):

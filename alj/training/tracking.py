@@ -12,8 +12,10 @@ from alj.training.losses import (
     NO_SUMS,
     Emphasis,
     Residuals,
+    Sums,
     add,
     batch_residuals,
+    force_deviation,
     loss,
     root_mean_squares,
     sums,
@@ -38,14 +40,17 @@ class Progress(NamedTuple):
     """The Info of a trainer's step.
 
     Losses are the trainer's own (dimensionless); errors are root mean squares in eV/atom, eV/Å and
-    eV/Å^3, NaN where nothing is labeled. `pace` is the learning rate or the damping. `finite` is
-    False once a loss was NaN or infinite; `stopped` says that the member waits for the others.
+    eV/Å^3, NaN where nothing is labeled; `force_mae` is the mean absolute error of the force
+    components over training and validation together, eV/Å. `pace` is the learning rate or the
+    damping. `finite` is False once a loss was NaN or infinite; `stopped` says that the member waits
+    for the others.
     """
 
     train_loss: Float[Array, "*shape"]
     validation_loss: Float[Array, "*shape"]
     train_error: Emphasis
     validation_error: Emphasis
+    force_mae: Float[Array, "*shape"]
     pace: Float[Array, "*shape"]
     finite: Bool[Array, "*shape"]
     stopped: Bool[Array, "*shape"]
@@ -58,6 +63,7 @@ class Tracked(NamedTuple):
     best: Params
     best_loss: Float[Array, "*members"]
     best_error: Emphasis
+    best_force_mae: Float[Array, "*members"]
     stale: Int[Array, "*members"]
     finite: Bool[Array, "*members"]
 
@@ -71,32 +77,27 @@ def tracked(
     """`stepper` with the best kept, and the member frozen after `patience` steps without a better.
 
     Returns the stepper, and the function that takes the best params out of its state. The start
-    counts as a candidate. A step that is not finite is never the best; it marks the member.
+    counts as a candidate. A step that is not finite is never the best; it marks the member. A
+    stepper that reports `stopped` is frozen as well.
     """
-
-    def judged(progress: Progress):
-        has_validation = ~jnp.isnan(progress.validation_error.energy)
-        for error in (progress.validation_error.forces, progress.validation_error.stress):
-            has_validation = has_validation | ~jnp.isnan(error)
-        value = jnp.where(has_validation, progress.validation_loss, progress.train_loss)
-        error = jax.tree.map(
-            lambda ours, theirs: jnp.where(has_validation, ours, theirs),
-            progress.validation_error,
-            progress.train_error,
-        )
-        # A member may not be judged by validation alone while its training has blown up.
-        good = jnp.isfinite(value) & jnp.isfinite(progress.train_loss)
-        return jnp.where(good, value, jnp.inf), error
 
     def init(key, params, context: Context) -> Tracked:
         inner = stepper.init(key, params, context)
         value, error = judged(progress_of(inner))
         return Tracked(
-            inner, params_of(inner), value, error, jnp.zeros((), jnp.int32), jnp.asarray(True)
+            inner,
+            params_of(inner),
+            value,
+            error,
+            progress_of(inner).force_mae,
+            jnp.zeros((), jnp.int32),
+            jnp.asarray(True),
         )
 
     def step(key, state: Tracked, context: Context):
-        stopped = jnp.asarray(False) if patience is None else state.stale >= patience
+        stopped = progress_of(state.inner).stopped
+        if patience is not None:
+            stopped = stopped | (state.stale >= patience)
         moved, progress = stepper.step(key, state.inner, context)
         value, error = judged(progress)
         better = value < state.best_loss
@@ -105,6 +106,7 @@ def tracked(
             select(better, params_of(moved), state.best),
             jnp.where(better, value, state.best_loss),
             select(better, error, state.best_error),
+            jnp.where(better, progress.force_mae, state.best_force_mae),
             jnp.where(better, 0, state.stale + 1),
             state.finite & ~jnp.isnan(progress.train_loss),
         )
@@ -113,6 +115,25 @@ def tracked(
         return after, progress._replace(finite=after.finite, stopped=stopped)
 
     return Stepper(init, step), lambda state: state.best
+
+
+def judged(progress: Progress) -> tuple[Float[Array, ""], Emphasis]:
+    """The loss and the errors that count: on validation, on training where nothing validates.
+
+    Infinite where one of the losses is not finite: a member may not be judged by validation alone
+    while its training has blown up.
+    """
+    has_validation = ~jnp.isnan(progress.validation_error.energy)
+    for error in (progress.validation_error.forces, progress.validation_error.stress):
+        has_validation = has_validation | ~jnp.isnan(error)
+    value = jnp.where(has_validation, progress.validation_loss, progress.train_loss)
+    error = jax.tree.map(
+        lambda ours, theirs: jnp.where(has_validation, ours, theirs),
+        progress.validation_error,
+        progress.train_error,
+    )
+    good = jnp.isfinite(value) & jnp.isfinite(progress.train_loss)
+    return jnp.where(good, value, jnp.inf), error
 
 
 def rows(mask: Bool[Array, " places"], batch: Batch) -> Float[Array, " batch"]:
@@ -141,19 +162,30 @@ def measure(
     weights: Emphasis,
     scale: Emphasis,
     pace: Any,
+    summed: Callable[[Residuals, Float[Array, " batch"], Batch], Sums] | None = None,
 ) -> Progress:
-    """The report on residuals: losses weighted by `factors`, errors plain."""
+    """The report on residuals: losses weighted by `factors`, errors plain.
+
+    `summed` makes the sums of the losses; without it they are those of all labels alike.
+    """
     totals = [NO_SUMS] * 4
+    deviation, components = jnp.zeros(()), jnp.zeros(())
     for residuals, batch, factor in zip(found, fold.batches, factors, strict=True):
         train, validation = rows(fold.train, batch), rows(fold.validation, batch)
-        shares = (train * factor, validation * factor, train, validation)
-        totals = [add(total, sums(residuals, w)) for total, w in zip(totals, shares, strict=True)]
+        for place, share in enumerate((train * factor, validation * factor)):
+            part = sums(residuals, share) if summed is None else summed(residuals, share, batch)
+            totals[place] = add(totals[place], part)
+        for place, share in ((2, train), (3, validation)):
+            totals[place] = add(totals[place], sums(residuals, share))
+        more, some = force_deviation(residuals, train + validation)
+        deviation, components = deviation + more, components + some
     value = loss(totals[0], weights, scale)
     return Progress(
         value,
         loss(totals[1], weights, scale),
         root_mean_squares(totals[2]),
         root_mean_squares(totals[3]),
+        jnp.where(components > 0, deviation / jnp.maximum(components, 1.0), jnp.nan),
         jnp.asarray(pace, value.dtype),
         jnp.isfinite(value),
         jnp.asarray(False),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training.toys import toy_batch, toy_potential
 
+from alj.potentials.combine import energy_and_forces, forces
 from alj.training import fit, gradient
 from alj.types import BadInput
 
@@ -22,6 +23,7 @@ BATCH = toy_batch(14)
         ({"learning_rate": -1.0}, "must be positive"),
         ({"energy_weight": 0.0}, "nor all 0"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"schedule": "plateau", "final_rate_fraction": 1.0}, "below 1"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -59,3 +61,54 @@ def test_averaging_schedule_and_missing_forces():
     assert np.allclose(losses, losses[:1], rtol=1e-4)
     assert np.all(np.isfinite(made.error.forces))
     assert np.all(np.isfinite(made.error.stress))
+
+
+def idle(**settings):
+    """Trained with a rate so small that no parameter moves."""
+    trainer = gradient(
+        POTENTIAL, optimizer="sgd", learning_rate=1e-30, members=2, precision="float32", **settings
+    )
+    return fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14, block=10)
+
+
+def test_plateau_lowers_the_rate_and_stops_where_it_would_be_too_small():
+    """Nothing gets better after the first epoch: 0.8 every two epochs, until below 0.6."""
+    made = idle(schedule="plateau", plateau_patience=2, final_rate_fraction=0.6, epochs=40)
+    factors = made.history.pace[:, 0] / 1e-30
+    # Epoch 0 is the first of all, hence better than none; the drops come at its end plus 2, 4, 6.
+    assert np.allclose(factors[:7], [1.0] * 3 + [0.8] * 2 + [0.64] * 2, rtol=1e-6)
+    assert np.all(made.history.stopped[:, 0] == (np.arange(10) >= 7))
+    assert made.steps == 10
+    with pytest.raises(BadInput, match="plateau_patience"):
+        gradient(POTENTIAL, plateau_patience=0)
+
+
+def test_force_mae_is_that_of_training_and_validation_together():
+    """Against forces of the potential itself; without forces there is none."""
+    made = idle(epochs=2, force_weight=1.0)
+    assert 0 < made.train[0].sum() < 14
+
+    def forces_of(params):
+        return jax.vmap(lambda *pair: forces(POTENTIAL, params, *pair))(
+            BATCH.structures, BATCH.neighbors
+        )
+
+    off = np.asarray(jax.vmap(forces_of)(made.params)) - np.asarray(BATCH.labels.forces)[None]
+    assert np.allclose(made.force_mae, np.mean(np.abs(off), axis=(1, 2, 3)), rtol=1e-4)
+    assert np.all(np.isnan(idle(epochs=2).force_mae))
+
+
+def test_loss_of_the_ani_papers():
+    """What is reported is the mean over the structures that train, in eV and Å."""
+    made = idle(epochs=2, loss="ani", energy_weight=2.0, force_weight=0.1)
+
+    def of_one(params, structure, neighbors):
+        return energy_and_forces(POTENTIAL, params, structure, neighbors)
+
+    each = jax.vmap(jax.vmap(of_one, (None, 0, 0)), (0, None, None))
+    energies, found = map(np.asarray, each(made.params, BATCH.structures, BATCH.neighbors))
+    energy = (energies - np.asarray(BATCH.labels.energy)) ** 2 / np.sqrt(5)
+    force = np.sum((found - np.asarray(BATCH.labels.forces)) ** 2, axis=(2, 3)) / 5
+    for member, trains in enumerate(made.train):
+        expected = np.mean((2.0 * energy + 0.1 * force)[member, trains])
+        assert made.history.train_loss[0, member] == pytest.approx(expected, rel=1e-4)

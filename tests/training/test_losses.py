@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from training.toys import toy_batch, toy_potential
 
-from alj.geometry.neighbors import batch_tables
+from alj.geometry.neighbors import TableSize, batch_tables
 from alj.training.batching import enlarged
-from alj.training.descriptions import describe, predict_batch
+from alj.training.descriptions import describe, predict_batch, predict_together
 from alj.training.losses import (
     Emphasis,
     Prediction,
@@ -16,6 +16,7 @@ from alj.training.losses import (
     high_energy_weights,
     loss,
     root_mean_squares,
+    structure_sums,
     sums,
     units,
 )
@@ -61,6 +62,52 @@ def test_loss_equals_numpy_over_what_is_labeled():
     errors = root_mean_squares(total)
     assert float(errors.energy) == pytest.approx(0.05 * np.sqrt(mean(energy)), rel=1e-12)
     assert np.isnan(errors.stress)
+
+
+def test_loss_over_structures_equals_numpy():
+    """w_E <(ΔE)²/√N> + w_F <|ΔF|²/N>; a structure without a label is not in its mean."""
+    batch, guess = with_holes(), predicted()
+    atoms = jnp.asarray([5.0, 4.0, 5.0, 5.0, 3.0, 5.0])
+    total = structure_sums(batch_residuals(guess, batch), batch.weights, atoms)
+    energy, force = np.zeros(2), np.zeros(2)
+    for i, weight in enumerate(np.asarray(batch.weights)):
+        # Residuals of the energy come per atom of the structure, which has 5.
+        off = (float(guess.energy[i]) - float(batch.labels.energy[i])) / 5 * float(atoms[i])
+        if not np.isnan(off):
+            energy += weight * np.array([off**2 / np.sqrt(atoms[i]), 1.0])
+        off = np.asarray(guess.forces[i]) - np.asarray(batch.labels.forces[i])
+        if not np.isnan(off).all():
+            force += weight * np.array([np.nansum(off**2) / atoms[i], 1.0])
+    one = Emphasis(1.0, 1.0, 1.0)
+    expected = energy[0] / energy[1] + 0.3 * force[0] / force[1]
+    assert float(loss(total, Emphasis(1.0, 0.3, 0.2), one)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("columns", [3, 16], ids=["of neighbors", "of all atoms"])
+def test_minibatch_equals_one_after_the_other(columns):
+    """Chosen structures together, and the gradient of their forces: as each anew."""
+    potential, quantities = toy_potential(), EVERYTHING
+    structures = BATCH.structures._replace(cell=10.0 * BATCH.structures.cell)
+    neighbors = batch_tables(structures, potential.cutoff, size=TableSize(columns, (1, 1, 1)))
+    batch = BATCH._replace(structures=structures, neighbors=neighbors)
+    params = potential.init(jax.random.key(0))
+    once = describe(potential, batch, quantities, "once")
+    assert once is not None
+    assert once.affected.shape[-1] == min(columns + 1, 5)
+    places = jnp.asarray([4, 1, 1])
+
+    @jax.jit
+    @jax.value_and_grad
+    def together(params, described):
+        found = predict_together(potential, quantities, params, batch, described, places)
+        return sum(jnp.sum(jnp.sin(part)) for part in found)
+
+    for quick, slow in zip(
+        jax.tree.leaves(together(params, once)),
+        jax.tree.leaves(together(params, None)),
+        strict=True,
+    ):
+        assert np.allclose(quick, slow, rtol=1e-9, atol=1e-11)
 
 
 def test_missing_labels_do_not_poison_gradients():

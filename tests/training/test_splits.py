@@ -32,11 +32,24 @@ def test_random_leaves_out_the_fraction_and_follows_the_key():
     assert not np.array_equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("split", [inherited(0.3), k_fold(0.3)])
-def test_inherited_roles_stay_while_the_data_grow(split):
+def test_folds_stay_while_the_data_grow():
+    split = k_fold(0.3)
     few, many = split(jax.random.key(0), 20, 4), split(jax.random.key(1), 90, 4)
-    assert np.array_equal(np.asarray(few), np.asarray(many)[:, :20])
-    assert 0.2 < (~np.asarray(many)).mean() < 0.4
+    assert np.array_equal(few, many[:, :20])
+    assert 0.2 < (~many).mean() < 0.4
+
+
+def test_inherited_takes_over_the_split_of_the_best_and_draws_what_is_new():
+    split = inherited(0.2)
+    first = split(jax.random.key(0), 20, 4)
+    assert np.all((~first).sum(axis=1) == 4)
+    assert not np.array_equal(first[0], first[1])
+    later = split(jax.random.key(1), 50, 4, first[2])
+    assert np.array_equal(later[:, :20], np.tile(first[2], (4, 1)))
+    assert np.all((~later[:, 20:]).sum(axis=1) == 6)
+    assert not np.array_equal(later[0], later[1])
+    assert np.array_equal(split(jax.random.key(2), 20, 3, first[2]), np.tile(first[2], (3, 1)))
+    assert split(jax.random.key(2), 21, 3, first[2])[:, 20].all()
 
 
 def test_names():
