@@ -1,7 +1,7 @@
 """The command line. `alj --help` answers at once: JAX and all the rest are imported by a command.
 
-Exit codes: 0 done, 1 a bug, 2 bad input or a folder in use, 3 some labels or self-tests failed,
-4 paused (budget or disk), 130 interrupted.
+Exit codes: 0 done, 1 a bug, 2 bad input or a folder in use, 3 some labels or self-tests failed or
+walks froze, 4 paused (budget or disk), 130 interrupted.
 """
 
 import re
@@ -195,6 +195,44 @@ def build(name: str, subject: tuple[str, ...], **options) -> int:
     from alj.cli.build import BuildOptions, build
 
     return build(name, subject, BuildOptions(**options))
+
+
+@group.command()
+@click.argument("model", type=click.Path())
+@click.argument("start", type=click.Path())
+@click.option("--sampler", required=True, help="Name of the sampler, see `alj show sampler`.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of the sampler, or potential.KEY=VALUE, labeler.KEY=VALUE of MODEL.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--copies", type=click.IntRange(min=1), default=1, help="Walks from each start.")
+@click.option(
+    "--format",
+    type=click.Choice(["automatic", "extxyz", "h5md"]),
+    default="automatic",
+    help="Of the trajectory [default: h5md where it is long].",
+)
+@click.option("--out", required=True, type=click.Path(), help="Folder of the trajectory.")
+@_QUIET
+def sample(model: str, start: str, out: str, **options) -> int:
+    """Walk from the structures in START with MODEL and write a trajectory.
+
+    MODEL is a run folder, the name of a classical potential or of an engine, or a YAML file with
+    one of these. The same command goes on where it stopped, or further with more steps. A walk that
+    freezes is reported with its reason (exit code 3).
+
+    \b
+    alj sample runs/quickstart START.extxyz --sampler nvt_langevin --set steps=50000 --out md
+    alj sample tblite START.extxyz --sampler fire --set labeler.method=GFN1-xTB --out relaxed
+    alj sample lennard_jones START.extxyz --sampler npt_mc --set temperature_K=90 --out npt
+    """
+    from alj.cli.sample import SampleOptions, sample
+
+    return sample(model, start, out, SampleOptions(**options))
 
 
 @group.command()
