@@ -25,6 +25,7 @@ KEYS = (
     "trainer",
     "sampler",
     "selector",
+    "augmentation",
     "labeler",
     "executor",
     "stop",

@@ -1,11 +1,10 @@
 """The plan of a campaign: a configuration turned into potentials, samplers and rules, all checked.
 
-Sections without a registry (`data`, `stop`, what is common to all walks) have their schema in the
-keyword-only signature of a function here, like every builder.
+Sections without a registry (`data`, `stop`, what is common to all walks) are in `sections`.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,17 @@ from alj.campaign import build, datasets, properties
 from alj.campaign.anchoring import anchor_settings
 from alj.campaign.config import KEYS
 from alj.campaign.executors import EXECUTORS, default_executor
+from alj.campaign.sections import (
+    Augmentation,
+    DataSettings,
+    StopSettings,
+    WalkSettings,
+    augmentation_settings,
+    data_settings,
+    stop_settings,
+    top_settings,
+    walk_settings,
+)
 from alj.labeling import build_labeler, resolve_labeler
 from alj.potentials import build_potential, resolve_potential
 from alj.potentials.combine import committee
@@ -35,36 +45,6 @@ from alj.types import (
     Structure,
     Trainer,
 )  # fmt: skip
-
-
-class DataSettings(NamedTuple):
-    start: str | dict | None
-    random_start: dict | None
-    initial: str | None
-    boot: dict | None
-    test: str | None
-    reference_test: tuple
-    keep_error_above_meV_per_atom: float | None
-    floor_below_lowest_eV_per_atom: float
-    mixed_engines: bool
-
-
-class StopSettings(NamedTuple):
-    labels: int | None
-    kept: int | None
-    rounds_without_news: int | None
-    scatter_meV_per_atom: float | None
-    failed_labels: int
-    least_kept: int
-
-
-class WalkSettings(NamedTuple):
-    walks: int
-    candidates: int
-    density_range: tuple[float, float]
-    far_density_range: tuple[float, float]
-    far_share: float
-    config_type: str | None
 
 
 class Walks(NamedTuple):
@@ -91,6 +71,7 @@ class Plan(NamedTuple):
     labeler: Labeler
     executor: Any
     data: DataSettings
+    augmentation: Augmentation
     stop: StopSettings
     explore_with: str
     choose_from: str
@@ -100,99 +81,6 @@ class Plan(NamedTuple):
     dtype: Any
     start: Callable[[], tuple[Structure, int]]
     species: tuple[int, ...]
-
-
-def data_settings(
-    *,
-    start: str | dict | None = None,
-    random_start: dict | None = None,
-    initial: str | None = None,
-    boot: dict | None = None,
-    test: str | None = None,
-    reference_test: list[dict] = (),  # type: ignore[assignment]
-    keep_error_above_meV_per_atom: float | None = None,
-    floor_below_lowest_eV_per_atom: float = 0.05,
-    mixed_engines: bool = False,
-) -> DataSettings:
-    """Where a campaign begins, what it is tested on, and which labels join the data.
-
-    Args:
-        start: File whose first structure is the start, or a mapping with the `name` and settings
-            of a builder (alj show build) and `minimization_steps`.
-        random_start: Instead, a random box: species, atoms, density_g_per_cc, …
-        initial: File of labeled structures to begin with.
-        boot: Sampler of the first round, when there is no potential yet; perturbation by default.
-        test: File of labeled structures to test on, never trained on.
-        reference_test: Instead, walks of the reference potential (entries as in `sampler`, each
-            with a `config_type`) whose frames are the test set; their labels are not counted.
-        keep_error_above_meV_per_atom: Labels that were predicted better than this are not
-            trained on; null keeps all.
-        floor_below_lowest_eV_per_atom: A walk that falls this far below the lowest label is in a
-            hole of the potential: it stops there and the structure is labeled.
-        mixed_engines: Allow labels of several reference engines or methods in the data. Their
-            energies differ by constants, their surfaces by more: no potential fits both.
-    """
-    if (start is None) == (random_start is None) and initial is None:
-        raise BadInput(
-            "data: expected either start (a file, or a builder) or random_start, found "
-            + ("neither" if start is None else "both")
-        )
-    return DataSettings(
-        start, random_start, initial, boot, test, tuple(reference_test),
-        keep_error_above_meV_per_atom, floor_below_lowest_eV_per_atom, mixed_engines,
-    )  # fmt: skip
-
-
-def stop_settings(
-    *,
-    labels: int | None = 1000,
-    kept: int | None = 300,
-    rounds_without_news: int | None = 5,
-    scatter_meV_per_atom: float | None = None,
-    failed_labels: int = 50,
-    least_kept: int = 30,
-) -> StopSettings:
-    """When a campaign ends, whichever comes first (its `rounds` being the last resort).
-
-    Args:
-        labels: Labels computed.
-        kept: Labels in the training set.
-        rounds_without_news: Rounds in a row in which no label was worth keeping.
-        scatter_meV_per_atom: Scatter of the errors on new labels after removing each walk's mean,
-            median of three rounds.
-        failed_labels: Failed labels after which the campaign pauses with a report.
-        least_kept: The rules on errors hold only once so many labels are kept.
-    """
-    return StopSettings(
-        labels, kept, rounds_without_news, scatter_meV_per_atom, failed_labels, least_kept
-    )
-
-
-def walk_settings(
-    *,
-    walks: int = 2,
-    candidates: int = 60,
-    density_range: tuple[float, float] = (1.0, 1.0),
-    far_density_range: tuple[float, float] = (1.0, 1.0),
-    far_share: float = 0.0,
-    config_type: str | None = None,
-) -> WalkSettings:
-    """What every sampler of a campaign takes besides its own settings.
-
-    Args:
-        walks: Walks of this sampler in a round, each from a random structure of the data.
-        candidates: Frames that each walk offers to the selector, evenly spaced.
-        density_range: Range of densities at which walks start, relative to the start's.
-        far_density_range: The same for the share of walks that explore further.
-        far_share: Share of walks that use the further range, on average over the rounds.
-        config_type: Name under which frames are recorded; the sampler's by default.
-    """
-    if walks < 1 or candidates < 1:
-        raise BadInput(f"expected walks and candidates of at least 1, found {walks}, {candidates}")
-    for name, (low, high) in {"": density_range, "far_": far_density_range}.items():
-        if not 0 < low <= high:
-            raise BadInput(f"{name}density_range: expected 0 < low ≤ high, found [{low}, {high}]")
-    return WalkSettings(walks, candidates, density_range, far_density_range, far_share, config_type)
 
 
 def resolve(config: dict) -> dict:
@@ -215,9 +103,8 @@ def resolve(config: dict) -> dict:
         _resolved_walks(spec, f"data.reference_test[{i}]")
         for i, spec in enumerate(data["reference_test"] or ())
     ]
-    top = registry.filled(
-        _top, {s.name: config[s.name] for s in registry.schema(_top) if s.name in config}
-    )
+    names = [setting.name for setting in registry.schema(top_settings)]
+    top = registry.filled(top_settings, {name: config[name] for name in names if name in config})
     labeler = resolve_labeler(config["labeler"])
     usual = default_executor(build_labeler(labeler))
     return {
@@ -231,6 +118,9 @@ def resolve(config: dict) -> dict:
         "selector": registry.resolve(SELECTORS, config.get("selector", "spaced"), "selector"),
         "labeler": labeler,
         "executor": registry.resolve(EXECUTORS, config.get("executor") or usual, "executor"),
+        "augmentation": registry.filled(
+            augmentation_settings, config.get("augmentation") or {}, "augmentation"
+        ),
         "stop": registry.filled(stop_settings, config.get("stop") or {}, "stop"),
         "refit": None
         if config.get("refit") is None
@@ -271,6 +161,9 @@ def make_plan(config: dict) -> Plan:
         labeler=labeler,
         executor=registry.build(EXECUTORS, config["executor"], where="executor"),
         data=data,
+        augmentation=registry.call(
+            augmentation_settings, config["augmentation"], where="augmentation"
+        ),
         stop=registry.call(stop_settings, config["stop"], where="stop"),
         explore_with=config["explore_with"],
         choose_from=config["choose_from"],
@@ -318,31 +211,6 @@ def _check_anchor(spec: dict, mean: Potential, labeler: Labeler) -> None:
     make_walks(walk, mean, "anchor")
     if spec["ensemble"] == "reference":
         reference_potential(labeler, "anchor.ensemble: reference")
-
-
-def _top(
-    *,
-    seed: int = 0,
-    rounds: int = 20,
-    precision: Literal["float32", "float64"] = "float32",
-    explore_with: Literal["mean", "best"] = "mean",
-    choose_from: Literal["all", "each"] = "all",
-    self_test: bool | None = None,
-):
-    """Top-level settings.
-
-    Args:
-        seed: Everything random in the campaign derives from it.
-        rounds: Rounds at most; a larger number extends a finished campaign.
-        precision: Floating-point type of networks; walks and Levenberg-Marquardt use float64.
-        explore_with: What walks and predicts candidates: the "mean" of the committee, or its "best"
-            member, the one with the lowest validation loss. The model's answer is the mean.
-        choose_from: The selector looks at "all" walks of a round together, or at those of "each"
-            sampler alone, with its share of the count: what it takes is then labeled while the
-            next samplers walk, where the executor works in the background.
-        self_test: Whether a reference engine is tested on the start before the first round; null
-            does so where its labels take less than ten seconds and wait in no queue.
-    """
 
 
 def _resolved_walks(spec, where: str) -> dict:

@@ -26,6 +26,7 @@ class Pool(NamedTuple):
     names: list
     walks: list
     spacing: list
+    variable: list
     stopped: list
 
     @classmethod
@@ -64,6 +65,7 @@ def add_frames(pool: Pool, frames, walks: Walks, number: int, report: dict) -> N
             pool.names.append(walks.name)
             pool.walks.append(100 * number + walk)
             pool.spacing.append(float(coordinate[step]))
+            pool.variable.append(_pulled(frames, int(step), walk))
             pool.stopped.append(bool(frames.stopped[step, walk]))
 
 
@@ -72,6 +74,14 @@ def _sane(frames, walk: int) -> np.ndarray:
     positions = np.isfinite(frames.structure.positions[:, walk]).all(axis=(1, 2))
     energies = frames.energy[:, walk]
     return positions & (np.isfinite(energies) | np.isnan(energies).all())
+
+
+def _pulled(frames, step: int, walk: int) -> float:
+    """The variable that a bias pulls, NaN where none does (yet)."""
+    seen: Any = getattr(frames, "observed", None)
+    if not hasattr(seen, "anchor") or np.isnan(seen.anchor[step, walk]):
+        return float("nan")
+    return float(seen.value[step, walk])
 
 
 def candidates(pool: Pool, plan: Plan, round_: int, members: Sequence[int]) -> Dataset:
@@ -105,6 +115,7 @@ def choose(
         samplers=np.asarray(pool.samplers)[open_],
         walks=np.asarray(pool.walks)[open_],
         spacing=np.asarray(pool.spacing)[open_],
+        variable=np.asarray(pool.variable)[open_],
     )
     if plan.selector.report is not None and len(open_):
         report["selection"] = plan.selector.report(known)

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import build, datasets
+from alj.campaign import build, datasets, evidence
 from alj.campaign.attempts import Replacement
+from alj.campaign.augmentation import noisy_copies
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
 from alj.campaign.plan import Plan, Walks
@@ -101,7 +102,14 @@ def propose(
         chosen = pick(choose, asked, plan, pool, everything, count, report).tolist()
     predicted = np.asarray([pool.energies[i] for i in chosen])
     report["stopped"] = int(np.sum([pool.stopped[i] for i in chosen]))
-    return Proposal(candidates(pool, plan, state.round, chosen), predicted, report)
+    found = candidates(pool, plan, state.round, chosen)
+    if state.params is not None and plan.augmentation.copies:
+        noise = jax.random.fold_in(choose, len(entries))
+        copies = noisy_copies(noise, plan.augmentation, found)
+        energies = evidence.member_energies(plan.potential, params, copies).mean(axis=1)
+        found = datasets.append(found, datasets.structures(copies), info=list(copies.info))
+        predicted = np.concatenate([predicted, energies])
+    return Proposal(found, predicted, report)
 
 
 def absorb(
@@ -203,7 +211,8 @@ def explore(
 ):
     """Frames of all walks of one sampler, as host arrays with leading axes (step, walk).
 
-    Walks begin at random structures of `data`, or at `start` where there are none.
+    Walks begin at random structures of `data`, or at `start` where there are none or the settings
+    say so.
     """
     seed, place, go = split_named(key, "seed", "place", "go")
     context = Context(params=params, targets=targets)
@@ -235,7 +244,7 @@ def _starts(key: Key, walks: Walks, data: Dataset, start: Structure) -> Structur
         low, high = settings.far_density_range if far else settings.density_range
         known = datasets.count(data)
         one = start
-        if known:
+        if known and settings.starts == "data":
             one = datasets.structure(data, int(generator.integers(known)))
         factor = generator.uniform(low, high) * _density(start) / _density(one)
         starts.append(build.scaled(one, factor))
@@ -258,7 +267,7 @@ def _walking(state: RoundState, plan: Plan):
     """The params that explore: all members, whose mean walks, or the best one alone."""
     if state.params is None or plan.explore_with == "mean":
         return state.params
-    best = state.memory["fit"]["best"]
+    best = state.memory["fit"][plan.explore_with]
     return jax.tree.map(lambda leaf: leaf[best : best + 1], state.params)
 
 
@@ -288,21 +297,39 @@ def trained(
         params,
         batches,
         datasets.count(state.data),
+        before=state.memory.get("split"),
         **fitting,
     )
-    return state._replace(params=fitted.params, memory={**state.memory, "fit": _summary(fitted)})
+    summary = _summary(fitted)
+    split = fitted.train[summary[_LEADER[plan.explore_with]]]
+    memory = {**state.memory, "fit": summary, "split": split}
+    return state._replace(params=fitted.params, memory=memory)
 
 
 def _summary(fitted: Fitted) -> dict:
     """How a training ended: losses of the members, and errors averaged over them."""
     losses = [float(loss) for loss in fitted.loss]
-    summary = {"steps": fitted.steps, "best": fitted.best, "losses": losses}
+    summary = {
+        "steps": fitted.steps,
+        "best": fitted.best,
+        "best_forces": _best_forces(fitted),
+        "losses": losses,
+    }
     if fitted.history is not None:
         last = jax.tree.map(lambda x: 1000 * float(np.mean(x[-1])), fitted.history)
         summary["train_rmse_meV_per_atom"] = last.train_error.energy
         summary["validation_rmse_meV_per_atom"] = last.validation_error.energy
     return summary
 
+
+def _best_forces(fitted: Fitted) -> int:
+    """The member with the lowest mean force error on all data; the best one without forces."""
+    errors = np.asarray(fitted.force_mae)
+    return int(np.nanargmin(errors)) if np.isfinite(errors).any() else fitted.best
+
+
+_LEADER = {"mean": "best", "best": "best", "best_forces": "best_forces"}
+"""Whose split is inherited."""
 
 _JUDGED = (
     "candidate_mae_meV_per_atom",

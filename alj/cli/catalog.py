@@ -11,7 +11,7 @@ from alj.registry import REQUIRED, find, json_schema, plain, schema_of, suggest,
 from alj.registry import schema as settings_of
 from alj.types import BadInput
 
-PLAIN = ("data", "stop", "anchor", "properties")
+PLAIN = ("data", "augmentation", "stop", "anchor", "properties")
 """Sections that are settings of their own, without a choice of a name."""
 
 SECTIONS = ("executor", "build", "change", *PLAIN)
@@ -77,11 +77,12 @@ def builders_of(kind: str) -> tuple[Callable, ...]:
     elif kind == "change":
         from alj.campaign.changes import CHANGES as builders
     elif kind in PLAIN:
-        from alj.campaign import anchoring, plan, properties
+        from alj.campaign import anchoring, properties, sections
 
         builders = {
-            "data": (plan.data_settings,),
-            "stop": (plan.stop_settings,),
+            "data": (sections.data_settings,),
+            "augmentation": (sections.augmentation_settings,),
+            "stop": (sections.stop_settings,),
             "anchor": (anchoring.anchor_settings,),
             "properties": (properties.property_settings,),
         }[kind]
@@ -93,7 +94,7 @@ def builders_of(kind: str) -> tuple[Callable, ...]:
 def _also(kind: str, builder: Callable) -> Callable | None:
     """What a builder takes besides its own settings, as the signature of a function."""
     if kind == "sampler":
-        from alj.campaign.plan import walk_settings
+        from alj.campaign.sections import walk_settings
 
         return walk_settings
     if kind == "potential":
