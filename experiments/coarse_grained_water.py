@@ -13,8 +13,6 @@ Eng. 5 (2020), doi 10.1039/c9me00184k; the reference is ML-BOP water, doi
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from variants import campaigns, machine, read
 
 from alj.campaign import config as configuration
 from alj.campaign import events
@@ -70,37 +69,17 @@ def main() -> int:
     given = parser.parse_args()
     plan = read(given.config)
     out = given.out or Path("runs") / given.config.stem
-    campaigns = {
-        f"{variant}-{seed}": merged(plan["campaign"], {**changes, "seed": seed})
-        for variant, changes in plan["variants"].items()
-        if changes is not None
-        for seed in plan["seeds"]
-    }
+    found = campaigns(plan)
     code = 0
-    for name, campaign in campaigns.items():
+    for name, campaign in found.items():
         if not given.collect and code == 0:
             out.mkdir(parents=True, exist_ok=True)
             path = out / f"{name}.yaml"
             path.write_text(configuration.dump(campaign))
             print(f"== {name}", flush=True)
             code = run_campaign(str(path), str(out / name), [], quiet=not sys.stdout.isatty())
-    collect(out, list(campaigns), RESULTS / given.config.stem, given.config)
+    collect(out, list(found), RESULTS / given.config.stem, given.config)
     return code
-
-
-def read(path: Path) -> dict:
-    """The experiment's file on top of the one that it names as `base`; a variant of null is off."""
-    plan = configuration.read(path)
-    if "base" in plan:
-        plan = merged(read(path.parent / plan["base"]), plan)
-    return plan
-
-
-def merged(base: Any, changes: Any) -> Any:
-    """`base` with mappings merged key by key; anything else is replaced."""
-    if not (isinstance(base, Mapping) and isinstance(changes, Mapping)):
-        return changes
-    return {**base, **{k: merged(base.get(k), v) for k, v in changes.items()}}
 
 
 def collect(out: Path, names: list[str], target: Path, config: Path) -> None:
@@ -292,17 +271,6 @@ def _properties(finished: Mapping[str, dict]) -> list[str]:
                 f"{row['adf_large_maximum_degrees']:.1f} | {row['energy']:.4f} |"
             )
     return lines
-
-
-def machine() -> str:
-    """The processor, how many of its cores, and the version of Python."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return f"{cores} cores of {model}, Python {platform.python_version()}"
 
 
 def _json(folder: Path, name: str) -> Any:
