@@ -18,8 +18,13 @@ def read(path: Path) -> dict:
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """`base` with mappings merged key by key; anything else is replaced."""
+    """`base` with mappings merged key by key; anything else is replaced.
+
+    So is a section that names another builder: its settings are not those of the old one.
+    """
     if not (isinstance(base, Mapping) and isinstance(changes, Mapping)):
+        return changes
+    if "name" in changes and changes["name"] != base.get("name"):
         return changes
     return {**base, **{k: merged(base.get(k), v) for k, v in changes.items()}}
 

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from alj.arrays import split_named
 from alj.geometry.periodic import volume
-from alj.sampling.dynamics import Now, Walk
+from alj.sampling.dynamics import Now
 from alj.sampling.thermostats import (
     Chain,
     chain_at,
@@ -33,6 +33,7 @@ from alj.sampling.thermostats import (
     chain_half_step,
     kinetic_energy,
 )
+from alj.sampling.walks import Walk
 from alj.types import Key
 
 

@@ -13,92 +13,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from alj.arrays import split_named
 from alj.geometry.periodic import volume
 from alj.potentials import combine
-from alj.sampling.carried_tables import Table, larger, refreshed
-from alj.sampling.gates import Gates, passes
+from alj.sampling.bonds import all_hold
+from alj.sampling.carried_tables import larger, refreshed
+from alj.sampling.gates import Gates, agrees, doubted, passes
 from alj.sampling.single_moves import floor_energy
-from alj.sampling.thermostats import Bodies, kinetic_energy, maxwell, without_drift
-from alj.types import Bias, Context, Key, Potential, Stepper, Structure
+from alj.sampling.thermostats import kinetic_energy, maxwell, without_drift
+from alj.sampling.walks import First, Motion, Start, Walk
+from alj.types import Bias, Context, Key, Potential, Stepper
 from alj.units import BOLTZMANN, EV_PER_A3_IN_BAR, FEMTOSECOND
-
-
-class Bath(NamedTuple):
-    """Temperature in K and pressure in bar at the first and from the last step on: data of a walk.
-
-    Replicas of one batch may have different ones.
-    """
-
-    temperature_K: Float[Array, "*batch 2"]
-    pressure_bar: Float[Array, "*batch 2"]
-
-
-class Start(NamedTuple):
-    """Where a trajectory begins. `velocities` in Å/fs; NaN: drawn from the key."""
-
-    structure: Structure
-    velocities: Float[Array, "*batch atoms 3"]
-    bodies: Bodies
-    bath: Bath
-    table: Table
-
-
-class Walk(NamedTuple):
-    """The state of a trajectory.
-
-    `momenta` amu Å/τ; `forces` eV/Å; `energy` of the potential and `external` of bias and wall in
-    eV; `pull` and `strain` the shares of these in forces and virial; `virial` dE/dstrain in eV
-    where the scheme asks for it, else 0; `reservoir` the energy in eV that a stochastic bath and
-    a changing bias have given so far; `done` time steps; `extra` is the scheme's own; `bias` the
-    bias's state; `origin` the center of the wall and `origin_volume`.
-    """
-
-    structure: Structure
-    momenta: Float[Array, "*batch atoms 3"]
-    forces: Float[Array, "*batch atoms 3"]
-    energy: Float[Array, "*batch"]
-    external: Float[Array, "*batch"]
-    pull: Float[Array, "*batch atoms 3"]
-    strain: Float[Array, "*batch 3 3"]
-    virial: Float[Array, "*batch 3 3"]
-    reservoir: Float[Array, "*batch"]
-    table: Table
-    bodies: Bodies
-    bath: Bath
-    done: Int[Array, "*batch"]
-    extra: Any
-    bias: Any
-    origin: Float[Array, "*batch 3"]
-    origin_volume: Float[Array, "*batch"]
-    stopped: Bool[Array, "*batch"]
-
-
-class Motion(NamedTuple):
-    """The Info of a dynamics: the fields of `types.Frame`, and what has momenta besides.
-
-    `energy` eV is that of the potential, without bias or wall (`external_energy`); `velocities`
-    Å/fs; `temperature_K` kinetic; `conserved` eV is what the equations of motion keep (with a bath:
-    minus what it gave); `pressure_bar` is NaN where the scheme needs no stress; `largest_force`
-    eV/Å; `observed` what a bias wants to be seen.
-    """
-
-    structure: Structure
-    energy: Float[Array, "*batch"]
-    acceptance: Float[Array, "*batch"]
-    ceiling: Float[Array, "*batch"]
-    stopped: Bool[Array, "*batch"]
-    velocities: Float[Array, "*batch atoms 3"]
-    temperature_K: Float[Array, "*batch"]
-    kinetic: Float[Array, "*batch"]
-    external_energy: Float[Array, "*batch"]
-    conserved: Float[Array, "*batch"]
-    volume: Float[Array, "*batch"]
-    pressure_bar: Float[Array, "*batch"]
-    largest_force: Float[Array, "*batch"]
-    observed: Any
 
 
 class Biased(NamedTuple):
@@ -158,6 +85,7 @@ class Mechanics(NamedTuple):
     wall: tuple[float, float] | None
     initial_temperature_K: float | None
     gates: Gates
+    restarts: int
 
 
 def stepper_of(mechanics: Mechanics) -> Stepper:
@@ -170,7 +98,12 @@ def stepper_of(mechanics: Mechanics) -> Stepper:
         def advance(walk, number):
             return _advanced(mechanics, jax.random.fold_in(key, number), walk, context), None
 
+        if mechanics.restarts:
+            walk = _again(mechanics, jax.random.fold_in(key, mechanics.record_every), walk, context)
+        before = walk
         walk, _ = jax.lax.scan(advance, walk, jnp.arange(mechanics.record_every))
+        if doubted(mechanics.gates):
+            walk = _trusted(mechanics, before, walk, context)
         return walk, _frame(mechanics, walk, context)
 
     radius = mechanics.potential.cutoff + mechanics.skin
@@ -229,8 +162,6 @@ def temperature_of(walk: Walk) -> Float[Array, ""]:
 
 
 def _begun(mechanics, key, start, context):
-    scheme = mechanics.scheme
-    velocities, inner = split_named(key, "velocities", "inner")
     structure, bodies = start.structure, start.bodies
     dtype = structure.positions.dtype
     zero = jnp.zeros((), jnp.promote_types(dtype, jnp.result_type(float)))
@@ -240,23 +171,68 @@ def _begun(mechanics, key, start, context):
     walk = Walk(
         structure, blank, blank, zero, zero, blank, flat, flat, zero,
         start.table, bodies, start.bath, jnp.zeros((), jnp.int32), (), None,
-        center, volume(structure.cell), jnp.zeros((), bool),
+        center, volume(structure.cell), jnp.zeros((), bool), None, start.bonds,
     )  # fmt: skip
+    if mechanics.bias is not None:
+        walk = walk._replace(bias=mechanics.bias.init(context, structure))
+    if mechanics.restarts:
+        left = jnp.asarray(mechanics.restarts, jnp.int32)
+        first = First(structure.positions, structure.cell, walk.bias, left)
+        walk = walk._replace(first=first)
+    return _moving(mechanics, key, walk, start.velocities, context)
+
+
+def _moving(mechanics, key, walk, velocities, context):
+    """The walk where it stands with given velocities in Å/fs, or drawn ones where they are NaN."""
+    scheme, bodies, blank = mechanics.scheme, walk.bodies, jnp.zeros_like(walk.momenta)
+    chance, inner = split_named(key, "velocities", "inner")
     kT = now_of(mechanics, walk).kT
     if mechanics.initial_temperature_K is not None:
         kT = jnp.full_like(kT, BOLTZMANN * mechanics.initial_temperature_K)
-    drawn = jnp.zeros_like(blank) if scheme.still else maxwell(velocities, bodies, kT)
-    drawn = without_drift(drawn, structure.positions, bodies, mechanics.drift)
-    given = start.velocities * bodies.masses[:, None] / FEMTOSECOND
+    drawn = blank if scheme.still else maxwell(chance, bodies, kT)
+    drawn = without_drift(drawn, walk.structure.positions, bodies, mechanics.drift)
+    given = velocities * bodies.masses[:, None] / FEMTOSECOND
     given = jnp.where(bodies.free[:, None], given, 0.0)
-    momenta = jnp.where(jnp.isnan(start.velocities), drawn, given)
-    walk = walk._replace(momenta=momenta)
-    if mechanics.bias is not None:
-        walk = walk._replace(bias=mechanics.bias.init(context, structure))
+    walk = walk._replace(momenta=jnp.where(jnp.isnan(velocities), drawn, given))
     walk = evaluated(mechanics, context, walk)
     sound = jnp.isfinite(walk.energy + walk.external) & jnp.all(jnp.isfinite(walk.forces))
     walk = walk._replace(extra=scheme.begin(inner, walk, now_of(mechanics, walk)))
     return walk._replace(stopped=~sound)
+
+
+def _again(mechanics, key, walk, context):
+    """A frozen walk back where it began, with new velocities, while restarts are left.
+
+    Its bias begins again too, its time goes on.
+    """
+    assert walk.first is not None
+    # a sampler may have given the bias its numbers after `init`
+    bias = _chosen(walk.done == 0, walk.bias, walk.first.bias)
+    back = walk.stopped & (walk.first.left > 0)
+    placed = walk._replace(
+        structure=walk.structure._replace(
+            positions=jnp.where(back, walk.first.positions, walk.structure.positions),
+            cell=jnp.where(back, walk.first.cell, walk.structure.cell),
+        ),
+        bias=_chosen(back, bias, walk.bias),
+    )
+    fresh = _moving(mechanics, key, placed, jnp.full_like(walk.momenta, jnp.nan), context)
+    walk = _chosen(back, fresh._replace(table=()), walk._replace(table=()))
+    first = walk.first._replace(bias=bias, left=walk.first.left - back)
+    return walk._replace(table=fresh.table, first=first)
+
+
+def _trusted(mechanics, before, walk, context):
+    """The walk, or its frame before, frozen, where the committee disagrees beyond the gates."""
+    neighbors = walk.table.neighbors
+    given = (mechanics.potential.member, context.params, walk.structure, neighbors)
+    fine = walk.stopped | agrees(mechanics.gates, *given)
+    kept = _chosen(fine, walk._replace(table=()), before._replace(table=()))
+    return kept._replace(table=walk.table, done=walk.done, stopped=kept.stopped | ~fine)
+
+
+def _chosen(condition, one, other):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _advanced(mechanics, key, walk, context):
@@ -271,18 +247,17 @@ def _advanced(mechanics, key, walk, context):
         after.table.neighbors,
         walk.origin_volume,
         temperature_of(after),
+        after.energy - walk.energy,
     )
+    if walk.bonds is not None:
+        fine = fine & all_hold(walk.bonds, after.structure)
     fine = fine & jnp.isfinite(after.energy + after.external)
     fine = fine & jnp.all(jnp.isfinite(after.forces)) & jnp.all(jnp.isfinite(after.momenta))
     floor = floor_energy(jnp, context.targets, walk.structure.species, after.energy.dtype)
     fallen = after.energy < floor
     keep, table = walk.stopped | ~fine, after.table
     # The table is large and stays true to the positions that it was made for: never select it.
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(keep, old, new),
-        after._replace(table=()),
-        walk._replace(table=()),
-    )
+    kept = _chosen(keep, walk._replace(table=()), after._replace(table=()))
     return kept._replace(table=table, done=walk.done + 1, stopped=keep | fallen)
 
 
@@ -341,8 +316,10 @@ def _frame(mechanics, walk, context):
         pressure = (2.0 * kinetic - jnp.trace(walk.virial)) / (3.0 * size) * EV_PER_A3_IN_BAR
     observed = None
     if mechanics.observe is not None:
-        given = (context, walk.bias, walk.structure, walk.table.neighbors)
-        observed = mechanics.observe(*given)
+        # the table of a frozen walk may be that of the step it did not take
+        cutoff = mechanics.potential.cutoff
+        table = refreshed(walk.table, walk.structure, cutoff, mechanics.skin)
+        observed = mechanics.observe(context, walk.bias, walk.structure, table.neighbors)
     return Motion(
         structure=walk.structure,
         energy=walk.energy,

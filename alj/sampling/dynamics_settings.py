@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.geometry.overlaps import closest_below
+from alj.sampling.bonds import bonds_of
 from alj.sampling.carried_tables import unmade
-from alj.sampling.dynamics import Bath, Biased, Mechanics, Scheme, Start, stepper_of
-from alj.sampling.gates import Gates
+from alj.sampling.dynamics import Biased, Mechanics, Scheme, stepper_of
+from alj.sampling.gates import Gates, doubted
 from alj.sampling.masses import masses_of
 from alj.sampling.thermostats import Bodies
+from alj.sampling.walks import Bath, Start
 from alj.types import BadInput, Potential, Sampler, Structure
 from alj.units import FEMTOSECOND
 
@@ -44,6 +46,15 @@ class Common(NamedTuple):
         longest_step_A: An atom that moves further within one time step freezes the walk.
         hottest_K: A kinetic temperature above this freezes the walk; null for no limit.
         minimum_distance_A: Atoms closer than this freeze the walk.
+        longest_bonds_A: Longest bonds by pairs of atomic numbers, such as {6-6: 2.8}: pairs of the
+            start within three quarters of it are bonds; one that becomes longer freezes the walk.
+        energy_jump_eV_per_atom: A change of the energy beyond this within one time step freezes the
+            walk; null for no limit.
+        force_spread_eV_per_A: A frame in which the members of the committee differ by more than
+            this in the force on an atom (standard deviation) freezes the walk at the frame
+            before; null for no limit.
+        energy_spread_meV_per_atom: The same of the energy.
+        restarts: How often a walk that was frozen begins again where it began, with new velocities.
     """
 
     timestep_fs: float = 1.0
@@ -59,6 +70,11 @@ class Common(NamedTuple):
     longest_step_A: float = 0.5
     hottest_K: float | None = None
     minimum_distance_A: float = 0.0
+    longest_bonds_A: dict[str, float] | None = None
+    energy_jump_eV_per_atom: float | None = None
+    force_spread_eV_per_A: float | None = None
+    energy_spread_meV_per_atom: float | None = None
+    restarts: int = 0
 
 
 def dynamics(scheme_of: Callable[..., Scheme]) -> Callable[..., Sampler]:
@@ -118,6 +134,8 @@ def positive(**settings: float) -> None:
             raise BadInput(f"{name}: expected a positive number, found {value}")
 
 
+LIMITS = ("energy_jump_eV_per_atom", "force_spread_eV_per_A", "energy_spread_meV_per_atom")
+
 STIFFEST = 2.8
 """fs/amu^½: beyond this time step, per root of the mass, a bond stretch of 3700 cm⁻¹ for hydrogen
 (a period of 9 fs) is unstable: ω Δt = 2, Verlet's limit."""
@@ -130,10 +148,10 @@ def _check(common: Common):
         longest_step_A=common.longest_step_A,
         wall_stiffness_eV_per_A2=common.wall_stiffness_eV_per_A2,
     )
-    for name in ("steps", "record_every"):
-        if getattr(common, name) < 1:
-            raise BadInput(f"{name}: expected at least 1, found {getattr(common, name)}")
-    for name in ("wall_radius_A", "hottest_K"):
+    for name, least in (("steps", 1), ("record_every", 1), ("restarts", 0)):
+        if getattr(common, name) < least:
+            raise BadInput(f"{name}: expected at least {least}, found {getattr(common, name)}")
+    for name in ("wall_radius_A", "hottest_K", *LIMITS):
         if getattr(common, name) is not None:
             positive(**{name: getattr(common, name)})
     for name in ("initial_temperature_K", "minimum_distance_A"):
@@ -155,12 +173,21 @@ def _sampler(name: str, potential: Potential | Biased, scheme: Scheme, common: C
     wall = None
     if common.wall_radius_A is not None:
         wall = (common.wall_radius_A, common.wall_stiffness_eV_per_A2)
+    limits = [math.inf if (x := getattr(common, name)) is None else x for name in LIMITS]
     gates = Gates(
         longest_step=common.longest_step_A,
         hottest=math.inf if common.hottest_K is None else common.hottest_K,
         closest=common.minimum_distance_A,
         volume_factor=scheme.volume_factor,
+        energy_jump=limits[0],
+        force_spread=limits[1],
+        energy_spread=limits[2] / 1000,
     )
+    if doubted(gates) and bare.member is None:
+        raise BadInput(
+            "force_spread_eV_per_A and energy_spread_meV_per_atom: expected the mean of a "
+            "committee, found a potential without members; leave them null"
+        )
     mechanics = Mechanics(
         scheme=scheme,
         potential=bare,
@@ -174,6 +201,7 @@ def _sampler(name: str, potential: Potential | Biased, scheme: Scheme, common: C
         wall=wall,
         initial_temperature_K=common.initial_temperature_K,
         gates=gates,
+        restarts=common.restarts,
     )
 
     def place(structures: Structure) -> Start:
@@ -219,9 +247,15 @@ def _placed(name, mechanics: Mechanics, common: Common, structures: Structure) -
         jnp.tile(jnp.asarray(mechanics.scheme.temperature_K, dtype)[None], (count, 1)),
         jnp.tile(jnp.asarray(mechanics.scheme.pressure_bar, dtype)[None], (count, 1)),
     )
-    radius = mechanics.potential.cutoff + mechanics.skin
-    table = unmade(structures, radius, elastic=mechanics.scheme.stress)
-    return Start(structures, jnp.full_like(structures.positions, jnp.nan), bodies, bath, table)
+    cutoff = mechanics.potential.cutoff
+    table = unmade(
+        structures, cutoff + mechanics.skin, elastic=mechanics.scheme.stress, cutoff=cutoff
+    )
+    bonds = None
+    if common.longest_bonds_A is not None:
+        bonds = bonds_of(structures, common.longest_bonds_A)
+    velocities = jnp.full_like(structures.positions, jnp.nan)
+    return Start(structures, velocities, bodies, bath, table, bonds)
 
 
 def _check_structures(name, mechanics, structures):

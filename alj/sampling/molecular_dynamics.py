@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alj.sampling.barostat import Coupling, piston_at, piston_energy, piston_step
-from alj.sampling.dynamics import Now, Scheme, Walk
+from alj.sampling.dynamics import Now, Scheme
 from alj.sampling.dynamics_settings import Ramp, dynamics, positive, ramp
 from alj.sampling.thermostats import (
     chain_at,
@@ -38,6 +38,7 @@ from alj.sampling.thermostats import (
     weak_coupling,
     without_drift,
 )
+from alj.sampling.walks import Walk
 from alj.types import BadInput
 from alj.units import FEMTOSECOND
 

@@ -1,8 +1,10 @@
 """What every potential promises, over the registry."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -235,3 +237,11 @@ def test_parts(case):
     ]
     np.testing.assert_allclose(host, atomic, rtol=1e-12, atol=1e-12)
     assert kernel.energy(vectors[0], of[0], CAPACITY, 0, arrays, scratch) == 0.0
+
+
+def test_lowers_for_every_device(case):
+    s = liquid(3)
+    given = (case.params, s, table(s, case.potential.cutoff, CAPACITY))
+    program = jax.jit(partial(energy_forces_stress, case.potential))
+    exported = jax.export.export(program, platforms=["cpu", "cuda", "tpu"])(*given)
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}

@@ -1,6 +1,9 @@
 """What every sampler promises, over the registry."""
 
+import inspect
+
 import jax
+import jax.export
 import numpy as np
 import pytest
 from sampling.springs import begin, clusters, springs
@@ -26,6 +29,7 @@ SMALL |= {
         "deposit_every": 3,
         "dynamics": BRIEF,
     },
+    "steered": {"variable": NEAR, "relaxation_steps": 3, "dynamics": BRIEF},
     "umbrella": {"variable": NEAR, "center": (0.2, 0.4), "dynamics": BRIEF},
     "replica_exchange": {"exchange_every": 3, "frames": "all", "dynamics": BRIEF},
     "uncertainty_bias": {"dynamics": BRIEF},
@@ -79,6 +83,21 @@ def test_sampler_contract(case):
         params = jax.tree.map(lambda leaf, factor=factor: factor * leaf, context.params)
         run(counted, key, state, context._replace(params=params), steps=sampler.steps)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("builder", SAMPLERS, ids=lambda builder: builder.__name__)
+def test_every_step_lowers_for_every_device(builder):
+    potential = POTENTIALS.get(builder.__name__, springs)()
+    anywhere = {"engine": "jax"} if "engine" in inspect.signature(builder).parameters else {}
+    sampler = builder(potential, **SMALL.get(builder.__name__, {}), **anywhere)
+    stepper, state, context = begin(sampler, potential, clusters(2))
+
+    def step(seed, state):
+        return stepper.step(jax.random.wrap_key_data(seed), state, context)
+
+    seed = jax.random.key_data(jax.random.key(0))
+    exported = jax.export.export(jax.jit(step), platforms=["cpu", "cuda", "tpu"])(seed, state)
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
 
 
 def test_overflow_is_replayed_with_the_same_keys():

@@ -238,14 +238,6 @@ def test_gelu():
     np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-15)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_lowers_everywhere(platform):
-    potential = ani((1, 6), hidden={1: (6, 5), 6: (7, 4)})
-    params, s = potential.init(jax.random.key(0)), liquid(7, 12, (1, 6))
-    program = jax.jit(lambda p, s, n: combine.energy_and_forces(potential, p, s, n))
-    jax.export.export(program, platforms=[platform])(params, s, table(s, 5.1, 60))
-
-
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [

@@ -289,21 +289,6 @@ def test_a_bias_pulls_and_its_state_moves():
     np.testing.assert_allclose(momentum[-1, :, 1:], 0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("builder", DYNAMICS, ids=lambda builder: builder.__name__)
-def test_every_step_lowers_for_every_device(builder):
-    potential = lennard_jones((18,), cutoff_A=5.0)
-    sampler = builder(potential, steps=4, record_every=2)
-    _, state, context = begin(sampler, potential, argon())
-    one = jax.tree.map(lambda leaf: leaf[0], state)
-
-    def step(seed, walk):
-        return sampler.stepper.step(jax.random.wrap_key_data(seed), walk, context)
-
-    seed = jax.random.key_data(KEY)
-    exported = jax.export.export(jax.jit(step), platforms=["cpu", "cuda", "tpu"])(seed, one)
-    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
-
-
 def test_given_velocities_are_taken():
     potential = springs()
     sampler = nve(potential, steps=1, record_every=1, timestep_fs=0.001)
