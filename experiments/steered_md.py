@@ -168,19 +168,20 @@ def one_campaign(name: str, campaign: dict, out: Path) -> int:
 
 
 def measure(plan: Mapping, store: FolderStore, out: Path, name: str, campaign: dict) -> None:
-    """The engine's pulls once more with the best network of every round, and its barrier."""
+    """The engine's pulls with the best network of every round, the barrier with the last three."""
     about = plan["reference"]
     chain = store.recall(f"chain{about['carbons']}")
     starts = [store.recall(f"settled-{seed}") for seed in range(about["pulls"])]
-    jobs = {}
-    for index in rounds_of(out / name):
+    jobs, indices = {}, rounds_of(out / name)
+    for index in indices:
         model = network(out / name, index, campaign, "best_forces")
         jobs[f"{name}/pull-{index:03d}"] = _pulling(
             plan, model, chain["species"], starts, about["carbons"], 1.0
         )
-        jobs[f"{name}/barrier-{index:03d}"] = (
-            steered_pulls.barrier, model, chain["species"], chain["positions"], *_scan(plan),
-        )  # fmt: skip
+        if index in indices[-3:]:
+            jobs[f"{name}/barrier-{index:03d}"] = (
+                steered_pulls.barrier, model, chain["species"], chain["positions"], *_scan(plan),
+            )  # fmt: skip
     together(store, jobs, f"pulls of {name}")
 
 
@@ -252,8 +253,8 @@ def _pulling(plan, model, species, starts, carbons, speed) -> tuple:
 def _scan(plan) -> tuple:
     """The variable and the distances of the relaxed barrier."""
     carbons = plan["reference"]["carbons"]
-    first, last, count = plan["reference"]["barrier_A"]
-    return {"name": "distance", "atoms": [0, carbons - 1]}, np.linspace(first, last, count)
+    parts = [np.linspace(*part) for part in plan["reference"]["barrier_A"]]
+    return {"name": "distance", "atoms": [0, carbons - 1]}, np.concatenate(parts)
 
 
 def _text(speed: float) -> str:

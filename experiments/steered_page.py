@@ -84,17 +84,17 @@ def reference(plan: Mapping, store) -> dict:
         "activation_eV": [one.energy for one in pulls.activations],
         "molecular_eV": [one.molecular for one in pulls.activations],
         "break_A": [_broken_at(pulls, walk) for walk in range(len(pulls.curves))],
-        **summit(barrier),
+        **summit(barrier, plan["reference"]["carbons"]),
     }
     return {"pulls": pulls, "barrier": barrier, "species": species, "numbers": numbers}
 
 
-def summit(barrier: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summit(barrier: Mapping[str, np.ndarray], carbons: int) -> dict[str, float]:
     """The highest relaxed energy (eV) before the molecule gives way, and where (Å)."""
-    energy = barrier["energy"]
-    falls = np.flatnonzero(np.diff(energy) < -0.5)
-    last = int(falls[0]) + 1 if len(falls) else len(energy)
-    top = int(np.argmax(energy[:last]))
+    places = barrier["positions"][:, :carbons]
+    found = first_break(places, [(i, i + 1) for i in range(carbons - 1)])
+    energy = barrier["energy"][: None if found is None else max(found.frame, 1)]
+    top = int(np.argmax(energy))
     return {"barrier_eV": float(energy[top]), "barrier_A": float(barrier["value"][top])}
 
 
@@ -103,9 +103,9 @@ def obtained(plan: Mapping, store, folder: Path, name: str, engine: Mapping) -> 
     told = events.read(folder)
     if not told or told[-1]["event"] != "finished":
         return None
-    summary = summarize(folder)
+    summary, carbons = summarize(folder), plan["reference"]["carbons"]
     rounds, index = [], 0
-    while store.knows(f"{name}/pull-{index:03d}") and store.knows(f"{name}/barrier-{index:03d}"):
+    while store.knows(f"{name}/pull-{index:03d}"):
         pulls = pulls_of(store.recall(f"{name}/pull-{index:03d}"), engine["species"])
         energies = [one.energy for one in pulls.activations]
         apart = paired_difference(energies, engine["numbers"]["activation_eV"])
@@ -119,12 +119,19 @@ def obtained(plan: Mapping, store, folder: Path, name: str, engine: Mapping) -> 
                 "break_A": [_broken_at(pulls, walk) for walk in range(len(pulls.curves))],
                 "difference_kcal_per_mol": apart.mean / KCAL_PER_MOL,
                 "error_kcal_per_mol": apart.error / KCAL_PER_MOL,
-                **summit(store.recall(f"{name}/barrier-{index:03d}")),
+                **_barrier(store, f"{name}/barrier-{index:03d}", carbons),
                 "selection": report.get("selection") if report else None,
             }
         )
         index += 1
     return {"rounds": rounds, "seconds": round(summary.seconds), "ended": summary.reason}
+
+
+def _barrier(store, name: str, carbons: int) -> dict[str, float]:
+    """The barrier where it was sought, else NaN."""
+    if not store.knows(name):
+        return {"barrier_eV": float("nan"), "barrier_A": float("nan")}
+    return summit(store.recall(name), carbons)
 
 
 def studied(plan: Mapping, store, found: Mapping) -> dict:
@@ -267,8 +274,12 @@ def _rounds(runs: Mapping) -> list[str]:
                 f"| {name} | {index} | {one['labels']} | {one['failed']} | "
                 f"{sum(broken)} of {len(broken)} | {np.nanmean(one['break_A']):.2f} | "
                 f"{np.mean(one['activation_eV']):.3f} | {one['difference_kcal_per_mol']:+.2f} ± "
-                f"{one['error_kcal_per_mol']:.2f} | {one['barrier_eV']:.3f} at "
-                f"{one['barrier_A']:.2f} Å |"
+                f"{one['error_kcal_per_mol']:.2f} | "
+                + (
+                    "|"
+                    if np.isnan(one["barrier_eV"])
+                    else f"{one['barrier_eV']:.3f} at {one['barrier_A']:.2f} Å |"
+                )
             )
     return lines
 

@@ -2,8 +2,9 @@
 
 Each entry of `properties` is a sampler at some temperature (and pressure). It runs on the
 reference, where that is a potential of this package, and on the mean of the committee, from the
-same start with the same keys. What is measured: density, energy, radial and angular distributions.
-A run is cut into segments that the store remembers, so a killed one goes on where it was.
+same start with the same keys. What is measured: density, energy, radial and angular distributions,
+of a molecular dynamics also diffusion. A run is cut into segments that the store remembers, so a
+killed one goes on where it was.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from ase.data import atomic_masses
 from alj import registry
 from alj.analysis import structure as structures
 from alj.analysis.thermodynamics import density_g_per_cc, mean_of_walks
+from alj.analysis.transport import diffusion
 from alj.arrays import split_named
 from alj.campaign.store import FolderStore
 from alj.sampling import SAMPLERS
@@ -36,6 +38,7 @@ class PropertySettings(NamedTuple):
     width_A: float
     angle_radius_A: float
     coordination_radius_A: float
+    diffusion_fs: tuple[float, float] | None
 
 
 class Subject(NamedTuple):
@@ -56,6 +59,7 @@ def property_settings(
     width_A: float = 0.05,
     angle_radius_A: float = 4.0,
     coordination_radius_A: float = 3.25,
+    diffusion_fs: tuple[float, float] | None = None,
 ) -> PropertySettings:
     """What is simulated and measured, besides the sampler's own settings.
 
@@ -69,6 +73,8 @@ def property_settings(
         width_A: Width of its bins.
         angle_radius_A: Neighbors within this radius span the angles.
         coordination_radius_A: Radius within which neighbors are counted.
+        diffusion_fs: Two lags; diffusion is the growth of the mean squared displacement between
+            them. A tenth of the dynamics must be longer than the second. Null: not measured.
     """
     if walks < 1 or not 0 <= equilibration_share < 1:
         raise BadInput(
@@ -77,7 +83,7 @@ def property_settings(
         )
     return PropertySettings(
         walks, atoms, mass_amu, equilibration_share, range_A, width_A, angle_radius_A,
-        coordination_radius_A,
+        coordination_radius_A, diffusion_fs,
     )  # fmt: skip
 
 
@@ -96,7 +102,25 @@ def sampler_of(
     """The sampler of an entry on a potential, and what is measured. Raises BadInput."""
     common, own = registry.divided(SAMPLERS, spec, property_settings, where)
     settings = registry.call(property_settings, common, where=where)
-    return registry.build(SAMPLERS, own, potential, where=where), settings
+    sampler = registry.build(SAMPLERS, own, potential, where=where)
+    if settings.diffusion_fs is not None:
+        spacing, (_, last) = _spacing(own, where), settings.diffusion_fs
+        if not last < (sampler.steps // SEGMENTS - 1) * spacing:
+            raise BadInput(
+                f"{where}.diffusion_fs: expected lags shorter than a tenth of the dynamics, "
+                f"{sampler.steps // SEGMENTS * spacing:g} fs, found {last:g}"
+            )
+    return sampler, settings
+
+
+def _spacing(spec: dict, where: str = "properties") -> float:
+    """The time between two frames of a dynamics in fs. Raises BadInput for other samplers."""
+    resolved = registry.resolve(SAMPLERS, spec, where)
+    if "timestep_fs" not in resolved:
+        raise BadInput(
+            f"{where}.diffusion_fs: expected a molecular dynamics, found {resolved['name']}"
+        )
+    return resolved["timestep_fs"] * resolved["record_every"]
 
 
 def measure(
@@ -113,6 +137,7 @@ def measure(
     `name` is where the store remembers the segments.
     """
     sampler, settings = sampler_of(spec, subject.potential)
+    _, own = registry.divided(SAMPLERS, spec, property_settings)
     stepper, context = batched(sampler.stepper), Context(params=subject.params)
     place, go = split_named(key, "place", "go")
     box = repeated(start, settings.atoms)
@@ -130,6 +155,9 @@ def measure(
             state, frames = run(stepper, go, state, context, steps=steps, start=first)
             used = first >= settings.equilibration_share * sampler.steps
             measured = _measured(frames, settings) if used else None
+            if used and settings.diffusion_fs is not None:
+                moved = {"diffusion": _diffusion(frames, settings, own)}
+                measured = {**(measured or {}), **moved}
             return {"leaves": jax.tree.leaves(jax.device_get(state)), "rows": measured}
 
         kept = store.remember(f"{name}-{number}", segment)
@@ -174,6 +202,10 @@ def summary(rows: list[dict], settings: PropertySettings) -> dict:
     for name, values in series.items():
         mean = mean_of_walks(list(values.T))
         found |= {name: mean.mean, f"{name}_error": mean.error}
+    if "diffusion" in rows[0]:
+        walks = np.stack([row["diffusion"] for row in rows]).mean(axis=0)
+        error = walks.std(ddof=1) / len(walks) ** 0.5 if len(walks) > 1 else np.nan
+        found |= {"diffusion_A2_per_ps": float(walks.mean()), "diffusion_error": float(error)}
     curves: dict[str, Any] = {}
     for name in ("rdf", "adf"):
         parts = np.stack([row[name] for row in rows])  # (segments, walks, bins)
@@ -207,6 +239,19 @@ def _peaks(curves: dict) -> dict:
     for name, low, high in (("small", 20.0, 70.0), ("large", 70.0, 140.0)):
         found[f"adf_{name}_maximum_degrees"] = structures.highest(angles, p, low, high).position
     return found
+
+
+def _diffusion(frames, settings: PropertySettings, own: dict) -> np.ndarray:
+    """The diffusion coefficient of every walk in one segment, Å²/ps."""
+    assert settings.diffusion_fs is not None
+    first, second = settings.diffusion_fs
+    walks = np.moveaxis(np.asarray(frames.structure.positions, float), 1, 0)
+    return np.array(
+        [
+            diffusion([walk], _spacing(own), from_fs=first, to_fs=second).coefficient
+            for walk in walks
+        ]
+    )
 
 
 def _measured(frames, settings: PropertySettings) -> dict:

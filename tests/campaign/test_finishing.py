@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from campaign.test_loop import CONFIG
@@ -14,7 +15,9 @@ from alj.campaign.loop import run_campaign
 from alj.campaign.plan import make_plan
 from alj.campaign.rounds import RoundState
 from alj.campaign.store import FolderStore
+from alj.potentials.constant import constant
 from alj.types import BadInput, Structure
+from alj.units import BOLTZMANN, FEMTOSECOND
 
 ENTRY = {
     "name": "npt_mc", "temperature_K": 90.0, "pressure_bar": 100.0, "cycles": 40,
@@ -100,6 +103,30 @@ def test_members_that_stalled_are_left_out():
         np.testing.assert_array_equal(left.params["weights"], params["weights"][good])
 
 
+def test_diffusion_of_free_flight_is_exact(tmp_path):
+    """MSD = <v²> t², so D = <v²> (t₁ + t₂) / 6 between two lags, with <v²> = 3 kT/m."""
+    idle = constant((18,), energy_eV=0.0)
+    atoms, edge, (first, second) = 216, 60.0, (20.0, 60.0)
+    start = Structure(
+        np.random.default_rng(0).uniform(0, edge, (atoms, 3)), np.full(atoms, 18),
+        np.diag([edge] * 3), np.int32(0), np.int32(0),
+    )  # fmt: skip
+    spec = {
+        "name": "nve", "temperature_K": 300.0, "timestep_fs": 2.0, "steps": 500, "record_every": 1,
+        "walks": 3, "diffusion_fs": [first, second], "longest_step_A": 5.0,
+    }  # fmt: skip
+    params = idle.init(jax.random.key(0))
+    subject = properties.Subject("network", idle, params)
+    with FolderStore(tmp_path) as store:
+        found = properties.measure(jax.random.key(1), spec, subject, start, store, "free")
+    numbers = found["numbers"]
+    squared = 3.0 * BOLTZMANN * 300.0 / 39.948 * FEMTOSECOND**2  # Å²/fs²
+    exact = squared * (first + second) / 6.0 * 1000.0
+    # 3 walks of 216 atoms: the temperature that they drew is known to 3 %
+    assert abs(numbers["diffusion_A2_per_ps"] / exact - 1.0) < 0.1
+    assert 0 < numbers["diffusion_error"] < 0.1 * exact
+
+
 def test_a_box_is_repeated_along_its_shortest_vectors():
     fields = {
         "positions": np.zeros((1, 3)), "species": np.full(1, 8), "cell": np.diag([2.0, 3.0, 5.0]),
@@ -122,6 +149,12 @@ def test_a_box_is_repeated_along_its_shortest_vectors():
         ("anchor", {"name": "nested_mc"}, "expected a sampler with a temperature_K"),
         ("properties", [{"name": "npt_mc", "walk": 2}], "walks"),
         ("properties", [{"name": "npt_mc", "pressure_bar": -1.0}], "pressure_bar"),
+        ("properties", [{"name": "npt_mc", "diffusion_fs": [4, 12]}], "a molecular dynamics"),
+        (
+            "properties",
+            [{"name": "nvt_csvr", "steps": 100, "record_every": 1, "diffusion_fs": [4, 12]}],
+            "shorter than a tenth of the dynamics, 10 fs",
+        ),
         ("refit", {"name": "levenberg_marquardt", "step": 3}, "steps"),
         ("explore_with", "worst", "explore_with"),
     ],
