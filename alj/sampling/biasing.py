@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from alj import registry
 from alj.sampling.dynamics import Biased
 from alj.sampling.molecular_dynamics import DYNAMICS
-from alj.types import Bias, Potential, Sampler
+from alj.types import BadInput, Bias, Potential, Sampler
 
 
 def _later(builder: Callable) -> Callable:
@@ -40,17 +40,33 @@ def biased(
 
     `dynamics` is a section, or what the registry has made of it. Raises BadInput.
     """
-    return _made(dynamics)(Biased(potential, bias, observe))
+    return chosen(dynamics)(Biased(potential, bias, observe))
 
 
-def timestep_of(dynamics: Any) -> float:
-    """The time step in fs of a dynamics that is to be built."""
-    made = _made(dynamics)
-    default = inspect.signature(made.func).parameters["timestep_fs"].default
-    return made.keywords.get("timestep_fs", default)
+def chosen(dynamics: Any) -> partial:
+    """The builder that `dynamics`, a section or what the registry has made of it, names.
 
-
-def _made(dynamics) -> partial:
+    Its settings are given already; called with a potential it is a sampler. Raises BadInput.
+    """
     if isinstance(dynamics, partial):
         return dynamics
     return registry.build(LATER, dynamics, where="dynamics")
+
+
+def setting_of(dynamics: Any, name: str) -> Any:
+    """One of its settings, the default where it is not given. Raises BadInput where it has none.
+
+    >>> setting_of({"name": "nvt_langevin", "steps": 50}, "steps")
+    50
+    """
+    made = chosen(dynamics)
+    known = inspect.signature(made.func).parameters
+    if name not in known:
+        raise BadInput(f"dynamics: expected one with a {name}, found {made.func.__name__}")
+    return made.keywords.get(name, known[name].default)
+
+
+def with_settings(dynamics: Any, **changes: Any) -> partial:
+    """The same dynamics with other settings."""
+    made = chosen(dynamics)
+    return partial(made.func, **{**made.keywords, **changes})

@@ -21,8 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from alj.sampling.biasing import Dynamics, biased
-from alj.sampling.chosen_dynamics import chosen, setting_of
+from alj.sampling.biasing import Dynamics, biased, chosen, setting_of
 from alj.sampling.variables import (
     OneVariable,
     Variable,

@@ -30,8 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from alj.arrays import split_named
 from alj.geometry.periodic import volume
-from alj.sampling.biasing import Dynamics
-from alj.sampling.chosen_dynamics import setting_of, with_settings
+from alj.sampling.biasing import Dynamics, setting_of, with_settings
 from alj.sampling.thermostats import kinetic_energy
 from alj.sampling.walks import Motion, Start, Walk
 from alj.types import BadInput, Context, Key, Potential, Sampler, Stepper, Structure

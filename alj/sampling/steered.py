@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alj.sampling.biasing import Dynamics, biased, timestep_of
+from alj.sampling.biasing import Dynamics, biased, setting_of
 from alj.sampling.variables import OneVariable, check_atoms, variable_of
 from alj.types import BadInput, Bias, Context, Key, Potential, Sampler, Structure
 
@@ -114,7 +114,7 @@ def steered(
         return _seen(stiffness_eV_per_A2, pull, pulled.function(structure, pull.start))
 
     sampler = biased(potential, Bias(init, energy, update), dynamics, observe)
-    moves = [speed * 1e-3 * timestep_of(dynamics) for speed in speeds]
+    moves = [speed * 1e-3 * setting_of(dynamics, "timestep_fs") for speed in speeds]
     stepper = sampler.stepper
 
     def place(structures: Structure) -> PulledStart:

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alj.sampling.biasing import Dynamics, biased
-from alj.sampling.chosen_dynamics import chosen, setting_of
+from alj.sampling.biasing import Dynamics, biased, chosen, setting_of
 from alj.sampling.dynamics_settings import Ramp, positive, ramp
 from alj.sampling.variables import (
     OneVariable,

@@ -68,9 +68,9 @@ def test_sampler_contract(case):
         assert (before.shape, before.dtype) == (now.shape, now.dtype)
 
     # Same key, same path, in blocks of any size; another key, another path.
-    _, again = run(stepper, key, state, context, steps=sampler.steps, block=sampler.steps)
+    _, again = run(stepper, key, state, context, steps=sampler.steps)
     np.testing.assert_array_equal(frames.structure.positions, again.structure.positions)
-    _, pieces = run(stepper, key, state, context, steps=sampler.steps, block=3)
+    _, pieces = run(stepper, key, state, context, steps=sampler.steps, block=2)
     np.testing.assert_array_equal(frames.structure.positions, pieces.structure.positions)
     _, other = run(stepper, jax.random.key(6), state, context, steps=sampler.steps)
     same = np.array_equal(frames.structure.positions, other.structure.positions)
