@@ -99,6 +99,7 @@ def test_masses_weigh_the_atoms():
     assert np.sum(spectrum.density[slow]) * spectrum.wavenumber[1] == pytest.approx(0.75, abs=0.01)
 
 
+@pytest.mark.slow
 def test_dynamics_in_harmonic_wells_peaks_at_the_frequency_of_the_well():
     """Our own velocity Verlet in one stiffness: ω = √(k/m), less Verlet's own shift."""
     import jax

@@ -132,6 +132,7 @@ def test_the_bias_is_minus_the_spread_and_its_force_the_difference(of, cap_eV):
     np.testing.assert_allclose(walk.forces, found, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_bias_leads_to_where_members_disagree():
     """Weaker springs by the bias: the spread of a biased walk is larger, by what is known."""
     mean, params = several()
