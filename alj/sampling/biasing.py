@@ -8,12 +8,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
+
+from jaxtyping import Array
 
 from alj import registry
 from alj.sampling.dynamics import Biased
 from alj.sampling.molecular_dynamics import DYNAMICS
-from alj.types import BadInput, Bias, Potential, Sampler
+from alj.types import BadInput, Bias, Context, Key, Potential, Sampler, Structure
 
 
 def _later(builder: Callable) -> Callable:
@@ -41,6 +43,30 @@ def biased(
     `dynamics` is a section, or what the registry has made of it. Raises BadInput.
     """
     return chosen(dynamics)(Biased(potential, bias, observe))
+
+
+class Given(NamedTuple):
+    """Where a biased walk begins: the dynamics' own start, and fields of its bias's state."""
+
+    start: Any
+    fields: dict[str, Array]
+
+
+def each_its_own(sampler: Sampler, fields_of: Callable[[Structure], dict[str, Array]]) -> Sampler:
+    """The sampler of walks whose biases differ: `fields_of` (host) gives fields of their states.
+
+    It samples no ensemble that a test could know.
+    """
+    stepper = sampler.stepper
+
+    def place(structures: Structure) -> Given:
+        return Given(sampler.place(structures), fields_of(structures))
+
+    def init(key: Key, start: Given, context: Context):
+        walk = stepper.init(key, start.start, context)
+        return walk._replace(bias=walk.bias._replace(**start.fields))
+
+    return sampler._replace(stepper=stepper._replace(init=init), place=place, ensemble=None)
 
 
 def chosen(dynamics: Any) -> partial:

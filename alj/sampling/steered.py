@@ -13,15 +13,15 @@ doi:10.1103/PhysRevLett.78.2690.
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alj.sampling.biasing import Dynamics, biased, setting_of
-from alj.sampling.variables import OneVariable, check_atoms, variable_of
-from alj.types import BadInput, Bias, Context, Key, Potential, Sampler, Structure
+from alj.sampling.biasing import Dynamics, biased, each_its_own, setting_of
+from alj.sampling.variables import OneVariable, apart, check_atoms, variable_of
+from alj.types import BadInput, Bias, Potential, Sampler, Structure
 
 
 class Pull(NamedTuple):
@@ -48,13 +48,6 @@ class Pulled(NamedTuple):
     anchor: Float[Array, "*batch"]
     work: Float[Array, "*batch"]
     force: Float[Array, "*batch"]
-
-
-class PulledStart(NamedTuple):
-    """Where a pulled walk begins: the dynamics' own start, and the speed in Å per time step."""
-
-    start: Any
-    move: Float[Array, "*batch"]
 
 
 def steered(
@@ -95,7 +88,7 @@ def steered(
         raise BadInput(f"relaxation_steps: expected at least 0, found {relaxation_steps}")
     pulled = variable_of(variable)
     held = anchor_A is not None
-    spring = partial(_spring, stiffness_eV_per_A2, held)
+    spring = partial(_spring, stiffness_eV_per_A2, held, pulled)
 
     def init(context, structure):
         value = pulled.function(structure, structure)
@@ -111,27 +104,21 @@ def steered(
         return _moved(spring, held, pull, pulled.function(structure, pull.start))
 
     def observe(context, pull, structure, neighbors):
-        return _seen(stiffness_eV_per_A2, pull, pulled.function(structure, pull.start))
+        return _seen(stiffness_eV_per_A2, pulled, pull, pulled.function(structure, pull.start))
 
     sampler = biased(potential, Bias(init, energy, update), dynamics, observe)
     moves = [speed * 1e-3 * setting_of(dynamics, "timestep_fs") for speed in speeds]
-    stepper = sampler.stepper
 
-    def place(structures: Structure) -> PulledStart:
+    def own(structures: Structure) -> dict:
         check_atoms(pulled, structures)
-        start = sampler.place(structures)
         taken = np.resize(moves, structures.species.shape[0])
-        return PulledStart(start, jnp.asarray(taken, structures.positions.dtype))
+        return {"move": jnp.asarray(taken, structures.positions.dtype)}
 
-    def begin(key: Key, start: PulledStart, context: Context):
-        walk = stepper.init(key, start.start, context)
-        return walk._replace(bias=walk.bias._replace(move=start.move))
-
-    return sampler._replace(stepper=stepper._replace(init=begin), place=place)
+    return each_its_own(sampler, own)
 
 
-def _spring(stiffness, held, pull: Pull, value):
-    energy = 0.5 * stiffness * (value - pull.anchor) ** 2
+def _spring(stiffness, held, variable, pull: Pull, value):
+    energy = 0.5 * stiffness * apart(variable, value, pull.anchor) ** 2
     return energy if held else jnp.where(pull.waiting > 0, 0.0, energy)
 
 
@@ -144,11 +131,11 @@ def _moved(spring, held, pull: Pull, value) -> Pull:
     return ahead._replace(work=pull.work + work, waiting=jnp.maximum(pull.waiting - 1, 0))
 
 
-def _seen(stiffness, pull: Pull, value) -> Pulled:
+def _seen(stiffness, variable, pull: Pull, value) -> Pulled:
     resting = pull.waiting > 0
     return Pulled(
         value,
         jnp.where(resting, jnp.nan, pull.anchor),
         jnp.where(resting, jnp.nan, pull.work),
-        stiffness * (pull.anchor - value),
+        stiffness * apart(variable, pull.anchor, value),
     )

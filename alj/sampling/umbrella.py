@@ -11,23 +11,22 @@ doi:10.1016/0263-7855(94)80072-3.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from alj.sampling.biasing import Dynamics, biased, chosen, setting_of
+from alj.sampling.biasing import Dynamics, biased, chosen, each_its_own, setting_of
 from alj.sampling.dynamics_settings import Ramp, positive, ramp
 from alj.sampling.variables import (
     OneVariable,
-    Variable,
+    apart,
     check_atoms,
-    differences,
     values_of,
     variable_of,
 )
-from alj.types import BadInput, Bias, Context, Key, Potential, Sampler, Structure
+from alj.types import BadInput, Bias, Potential, Sampler, Structure
 
 
 class Held(NamedTuple):
@@ -52,13 +51,6 @@ class Holding(NamedTuple):
     anchor: Float[Array, "*batch"]
     bias_energy: Float[Array, "*batch"]
     work: Float[Array, "*batch"]
-
-
-class HeldStart(NamedTuple):
-    """Where a held walk begins: the dynamics' own start, and the centers of its spring."""
-
-    start: Any
-    ends: Float[Array, "*batch 2"]
 
 
 def umbrella(
@@ -90,7 +82,7 @@ def umbrella(
 
     def spring(state, anchor, structure):
         values = values_of((held,), structure, state.start)
-        return values[0], 0.5 * stiffness_eV_per_A2 * _apart(held, values, anchor) ** 2
+        return values[0], 0.5 * stiffness_eV_per_A2 * apart(held, values[0], anchor) ** 2
 
     def init(context, structure):
         dtype = structure.positions.dtype
@@ -114,23 +106,12 @@ def umbrella(
         value, stored = spring(state, anchor, structure)
         return Holding(value, anchor, stored, state.work)
 
-    sampler = biased(potential, Bias(init, energy, update), dynamics, observe)
-    stepper = sampler.stepper
-
-    def place(structures: Structure) -> HeldStart:
+    def own(structures: Structure) -> dict:
         check_atoms(held, structures)
         taken = np.resize(centers, (structures.species.shape[0], 2))
-        return HeldStart(sampler.place(structures), jnp.asarray(taken, structures.positions.dtype))
+        return {"ends": jnp.asarray(taken, structures.positions.dtype)}
 
-    def begin(key: Key, start: HeldStart, context: Context):
-        walk = stepper.init(key, start.start, context)
-        return walk._replace(bias=walk.bias._replace(ends=start.ends))
-
-    return sampler._replace(stepper=stepper._replace(init=begin), place=place, ensemble=None)
-
-
-def _apart(variable: Variable, values, anchor):
-    return differences((variable,), values, jnp.reshape(anchor, (1,)))[0]
+    return each_its_own(biased(potential, Bias(init, energy, update), dynamics, observe), own)
 
 
 def _anchor(state: Held, steps: int):

@@ -281,6 +281,11 @@ def differences(
     return change - periods * turns
 
 
+def apart(variable: Variable, value, other) -> Float[Array, ""]:
+    """`differences` of one variable."""
+    return differences((variable,), jnp.reshape(value, (1,)), jnp.reshape(other, (1,)))[0]
+
+
 def check_atoms(variable: Variable, structures: Structure, where: str = "variable") -> None:
     """Raises BadInput where a batch of structures (host) lacks an atom that the variable names."""
     species = np.atleast_2d(np.asarray(structures.species))

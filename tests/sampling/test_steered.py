@@ -1,6 +1,7 @@
 """Steered dynamics: the work of a pull, its books, and the free energy that many pulls give."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sampling.springs import begin
@@ -87,8 +88,36 @@ def test_slow_work_is_the_exact_free_energy():
 def test_walks_take_the_speeds_in_turn():
     dynamics = {"name": "nvt_langevin", "steps": 50, "record_every": 50}
     frames = pulls(4, dynamics, speed_A_per_ps=[1.0, 2.0])
-    moved = frames.observed.anchor[-1] - frames.observed.value[0] * 0
-    np.testing.assert_allclose(moved, [0.1, 0.2, 0.1, 0.2], rtol=1e-9)
+    np.testing.assert_allclose(frames.observed.anchor[-1], [0.1, 0.2, 0.1, 0.2], rtol=1e-9)
+
+
+def turn(structure):
+    """An angle in the plane of x and y, cut at ±π."""
+    x, y = structure.positions[0, 0], structure.positions[0, 1]
+    return jnp.arctan2(y - 1.0, x)
+
+
+def test_a_periodic_variable_is_pulled_the_short_way_over_its_cut():
+    """From 3.0 rad the anchor goes on to 3.4: the angle jumps to -2.9, the spring does not."""
+    potential = wells(1)._replace(
+        atomic_energies=lambda params, structure, n: 0.0 * jnp.sum(structure.positions, axis=-1)
+    )
+    angle = {"name": "function", "function": "sampling.test_steered:turn"}
+    angle |= {"period": 2 * np.pi, "unit": "rad"}
+    dynamics = {"name": "nvt_langevin", "temperature_K": 1.0, "friction_time_fs": 20.0}
+    dynamics |= {"steps": 2000, "record_every": 100, "timestep_fs": 1.0, "drift": "keep"}
+    sampler = steered(
+        potential, variable={**angle}, speed_A_per_ps=0.2, dynamics={**dynamics, "skin_A": 5.0}
+    )
+    place = jnp.array([[[np.cos(3.0), 1.0 + np.sin(3.0), 0.0]]])
+    start = at_rest(1, 1)._replace(positions=place)
+    stepper, state, context = begin(sampler, potential, start)
+    _, frames = run(stepper, jax.random.key(0), state, context, steps=sampler.steps)
+    seen = frames.observed
+    np.testing.assert_allclose(seen.anchor[-1], 3.4, atol=1e-3)
+    assert seen.value[-1, 0] < -2.7
+    assert np.abs(seen.force).max() < 1.0  # the long way round it would be 63 eV/rad
+    assert not frames.stopped.any()
 
 
 def test_bad_input_is_one_line():
