@@ -27,6 +27,7 @@ import argparse
 import importlib.util
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -43,28 +44,11 @@ from alj.training.batching import trained_part
 from alj.training.descriptions import describe, over_structures, predict_together
 from alj.types import Batch, Labels, Structure
 
+sys.path.append(str(Path(__file__).parent.parent / "experiments"))
+from steered_pulls import alkane
+
 MEMBERS, TRAINED, FORCE_WEIGHT = 7, 64, 0.1
 POTENTIAL = ani((1, 6))
-
-
-def alkane(carbons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Atomic numbers and positions (Å) of an all-trans chain, carbons first."""
-    bond, reach, half = 1.53, 1.095, np.radians(56.0)
-    # A zigzag whose first and last site are hydrogens, drawn nearer.
-    sites = np.arange(carbons + 2)
-    zigzag = np.stack([sites * bond * np.sin(half), sites % 2 * bond * np.cos(half), 0 * sites], 1)
-    chain = zigzag[1:-1]
-    ends = [
-        chain[near] + reach / bond * (zigzag[far] - chain[near]) for near, far in ((0, 0), (-1, -1))
-    ]
-    lean, side = reach * np.cos(np.radians(53.5)), reach * np.sin(np.radians(53.5))
-    beside = [
-        place + np.array([0.0, lean if index % 2 == 0 else -lean, sign * side])
-        for index, place in enumerate(chain)
-        for sign in (1, -1)
-    ]
-    species = np.array([6] * carbons + [1] * (2 * carbons + 2))
-    return species, np.vstack([chain, ends, beside])
 
 
 def hexanes(count: int, seed: int = 0) -> Structure:

@@ -27,7 +27,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ani import alkane, alternating, compiled, hexanes
+from ani import alternating, compiled, hexanes
+from steered_pulls import alkane
 
 from alj.geometry.neighbors import batch_tables
 from alj.potentials import ani, combine, schnet

@@ -8,8 +8,8 @@ own, and the network of each of its rounds is pulled from the same positions and
 engine was. All of it resumes. Table and figures go to `experiments/results/<name of the file>`;
 `--collect` only writes them again.
 
-C. Devereux et al. is the potential (doi 10.1021/acs.jctc.0c00121), Digital Discovery 3, 514 (2024),
-doi 10.1039/d3dd00216k the system; the reference is corrected DFTB3/3OB.
+The system: Digital Discovery 3, 514 (2024), doi 10.1039/d3dd00216k; its potential: C. Devereux et
+al., J. Chem. Theory Comput. 16, 4192 (2020), doi 10.1021/acs.jctc.0c00121.
 """
 
 import argparse

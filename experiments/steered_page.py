@@ -184,7 +184,7 @@ def page(plan: Mapping, numbers: Mapping, store, config: Path) -> str:
         f"({work.min():.3f} to {work.max():.3f}; the spring's elastic energy included), "
         f"{np.mean(engine['molecular_eV']):.3f} eV without it; break at "
         f"{np.nanmean(engine['break_A']):.2f} Å. Relaxed barrier {engine['barrier_eV']:.3f} eV at "
-        f"{engine['barrier_A']:.2f} Å (5.37 eV at 8.41 Å by an earlier scan).",
+        f"{engine['barrier_A']:.2f} Å.",
         "",
         "## Targets",
         "",

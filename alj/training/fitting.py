@@ -170,8 +170,8 @@ def _together(stepper: Stepper, params_of: Callable[[Any], Params]) -> Stepper:
 def _for_members(function, params):
     """`function` of all members at once; or of one after the other.
 
-    Products of large matrices gain nothing from a batch: on CPUs seven ANI networks take 1.6 times
-    as long at once as one after the other, where what one member needs stays in the cache.
+    Products of large matrices gain nothing from a batch: on CPUs large networks are faster one
+    after the other, where what one member needs stays in the cache.
     """
     axes = Context(params=None, data=Fold(None, None, 0, 0), targets=None)  # pyright: ignore
     sizes = [math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params)]
