@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from alj.arrays import take_tree
 from alj.registry import suggest
@@ -96,7 +97,7 @@ def gradient(
     """Stochastic gradient descent with any optimizer of optax.
 
     Args:
-        optimizer: name of an optax optimizer, such as adam, adamw, sgd, lion.
+        optimizer: name of an optax optimizer, such as adam, adamw, sgd, lion, muon.
         optimizer_settings: further numbers that it takes, such as {weight_decay: 1e-4}.
         learning_rate: rate at the beginning.
         schedule: how the rate falls over the epochs; "plateau" takes 0.8 times the rate whenever
@@ -257,14 +258,15 @@ def gradient(
 
 
 def _optimizers() -> dict[str, Any]:
-    """The functions of optax that make an optimizer from a learning rate."""
+    """The functions of optax that make an optimizer from a learning rate, contributed ones too."""
     found = {}
-    for name in dir(optax):
-        value = getattr(optax, name)
-        if name.startswith(("_", "scale_by_")):
-            continue
-        if inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters:
-            found[name] = value
+    for module in (optax.contrib, optax):
+        for name in dir(module):
+            value = getattr(module, name)
+            if name.startswith(("_", "scale_by_")):
+                continue
+            if inspect.isfunction(value) and "learning_rate" in inspect.signature(value).parameters:
+                found[name] = value
     return found
 
 
@@ -272,7 +274,8 @@ def _transformation(name, settings, learning_rate, clip) -> optax.GradientTransf
     known = _optimizers()
     if name not in known:
         raise BadInput(f"optimizer: optax has no optimizer {name!r}{suggest(name, known)}")
-    taken = [key for key in inspect.signature(known[name]).parameters if key != "learning_rate"]
+    parameters = inspect.signature(known[name]).parameters
+    taken = [key for key in parameters if key != "learning_rate"]
     for key, value in settings.items():
         if key not in taken:
             raise BadInput(f"optimizer_settings: {name} takes no {key!r}{suggest(key, taken)}")
@@ -282,7 +285,9 @@ def _transformation(name, settings, learning_rate, clip) -> optax.GradientTransf
         raise BadInput(
             f"learning_rate and gradient_clip must be positive; found {learning_rate} and {clip}"
         )
-    made = known[name](learning_rate=learning_rate, **settings)
+    # A count, such as the iterations of muon, comes as 3.0 out of a section of floats.
+    whole = {key: int(settings[key]) for key in settings if type(parameters[key].default) is int}
+    made = known[name](learning_rate=learning_rate, **{**settings, **whole})
     parts = [made] if clip is None else [optax.clip_by_global_norm(clip), made]
     return optax.with_extra_args_support(optax.chain(*parts))
 
