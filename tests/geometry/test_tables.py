@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.geometry import complete_cell
 from ase.neighborlist import neighbor_list
 from potentials.liquids import TRICLINIC, compiled_table, liquid, padded, structure
@@ -61,6 +62,31 @@ def test_tables_equal_ase(name):
         assert np.all(np.asarray(tables.indices[atom])[~real] == atoms)
         padding = np.asarray(env.vectors[atom])[~real]
         np.testing.assert_array_equal(np.abs(padding - [2 * CUTOFF, 0, 0]), 0.0 * padding)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["Si", "Cu", "NaCl", "Mg"])
+def test_atoms_half_a_cell_apart(name, dtype):
+    """In perfect crystals either of two images is the nearest: which one must not be decided twice.
+
+    Every vector of the table is within the cutoff, and there are as many as ASE finds.
+    """
+    lattices = {
+        "Si": bulk("Si", a=5.43),
+        "Cu": bulk("Cu", cubic=True),
+        "NaCl": bulk("NaCl", "rocksalt", a=5.64),
+        "Mg": bulk("Mg"),
+    }
+    for times in ((1, 1, 1), (2, 2, 2), (2, 1, 4), (3, 2, 2)):
+        atoms = lattices[name] * times
+        s = structure(atoms.positions, atoms.numbers, atoms.cell.array)
+        s = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, s)
+        tables = batch_tables(jax.tree.map(lambda leaf: leaf[None], s), 5.0)
+        env = environment(s, jax.tree.map(lambda leaf: leaf[0], tables), 5.0)
+        real = np.asarray(env.neighbor_species) > 0
+        assert np.linalg.norm(np.asarray(env.vectors)[real], axis=1).max() < 5.0 + 1e-5
+        counts = np.bincount(neighbor_list("i", atoms, 5.0), minlength=len(atoms))
+        np.testing.assert_array_equal(real.sum(axis=1), counts)
 
 
 def test_overflow_and_growth():
