@@ -236,7 +236,12 @@ class Evidence(NamedTuple):
     energies (n,) eV; samplers (n,) and walks (n,) which sampler and walk a candidate came from;
     spacing (n,) the coordinate along which its walk is read evenly; variable (n,) the collective
     variable that a bias pulls, NaN where there is none; features (n, d) last-layer features of the
-    energy; known_features (m, d) the same of the training set;
+    energy per atom; known_features (m, d) the same of the training set; gradient_features (n, d)
+    and known_gradient_features (m, d) gradients of the energy per atom with respect to all weights,
+    projected at random;
+    qs1 (n,) eV² and qs2 (n,) (eV/Å)² variances of the energy and of the forces that a label would
+    take away (`uncertainty.fisher`); qs2_sketched (n,) an estimate of qs2; atomic_qs1 (n, atoms)
+    eV² of atomic energies; known_qs1, known_qs2, known_qs2_sketched (m,) of the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
     positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
@@ -250,6 +255,15 @@ class Evidence(NamedTuple):
     variable: Any = None
     features: Any = None
     known_features: Any = None
+    gradient_features: Any = None
+    known_gradient_features: Any = None
+    qs1: Any = None
+    qs2: Any = None
+    qs2_sketched: Any = None
+    atomic_qs1: Any = None
+    known_qs1: Any = None
+    known_qs2: Any = None
+    known_qs2_sketched: Any = None
     energy_spread: Any = None
     force_spread: Any = None
     known_force_spread: Any = None

@@ -2,9 +2,23 @@
 
 from alj.selection.along_path import along_path
 from alj.selection.committee import committee
-from alj.selection.posterior_variance import posterior_variance
+from alj.selection.diversity import kmeans_pp, lcmd, max_dist
+from alj.selection.optimal_design import d_optimal, qs1, qs2, qs3
 from alj.selection.random import random
 from alj.selection.spaced import spaced
 from alj.selection.trust_levels import trust_levels
 
-SELECTORS = (random, spaced, committee, posterior_variance, trust_levels, along_path)
+SELECTORS = (
+    random,
+    spaced,
+    committee,
+    d_optimal,
+    qs1,
+    qs2,
+    qs3,
+    max_dist,
+    lcmd,
+    kmeans_pp,
+    trust_levels,
+    along_path,
+)

@@ -45,7 +45,7 @@ CONFIG = {
     "potential": {"name": "behler_parrinello", "cutoff_A": 5.0, "hidden": [3]},
     "trainer": {"name": "levenberg_marquardt", "members": 2, "steps": 4, "split": "all"},
     "sampler": [{"name": "metropolis_mc", "cycles": 40, "temperature_K": 90.0, **WALK}],
-    "selector": {"name": "posterior_variance", "count": 2},
+    "selector": {"name": "d_optimal", "count": 2},
     "labeler": {"name": "lennard_jones", "cutoff_A": 6.0},
     "stop": {"labels": 100},
 }

@@ -41,7 +41,7 @@ CONFIG = {
         {"name": "metropolis_mc", "cycles": 20, "temperature_K": 90.0, **WALK},
         {"name": "nested_mc", "cycles": 20, **WALK},
     ],
-    "selector": {"name": "posterior_variance", "count": 3},
+    "selector": {"name": "d_optimal", "count": 3},
     "labeler": {"name": "lennard_jones", "cutoff_A": 6.0},
     "stop": {"labels": 100},
 }
@@ -157,7 +157,7 @@ def test_a_cutoff_without_neighbors_is_refused(tmp_path):
         ("sampler", [{"name": "metropolis_mc", "temperture_K": 3}], "temperature_K"),
         ("sampler", [{"name": "metropolis_mc", "temperature_K": -5.0}], "temperature_K"),
         ("sampler", [{"name": "metropolis_mc", "walks": 0}], "walks"),
-        ("selector", "posterior_varance", "posterior_variance"),
+        ("selector", "d_optimel", "d_optimal"),
         ("labeler", None, "labeler"),
         ("precision", "float16", "precision"),
         ("data", {}, "random_start"),

@@ -8,6 +8,9 @@ from alj.selection import SELECTORS
 from alj.types import Evidence
 
 POOL = 30
+SCORES = ("qs1", "qs2", "qs2_sketched")
+DRAWN = ("random", "kmeans_pp")
+OF_MODELS = ("d_optimal", "qs1", "qs2", "qs3", "max_dist", "lcmd", "kmeans_pp")
 SETTINGS = {"along_path": {"reference_frames": 4, "deviations": 0.5}}
 
 
@@ -25,6 +28,10 @@ def evidence(count=POOL, seed=0):
         force_spread=generator.uniform(size=(count, 5)),
         descriptors=generator.normal(size=(count, 4)),
         known_force_spread=generator.uniform(high=0.3, size=(12, 4)),
+        gradient_features=generator.normal(size=(count, 8)),
+        known_gradient_features=generator.normal(size=(12, 8)),
+        **{name: generator.exponential(size=count) for name in SCORES},
+        **{f"known_{name}": generator.exponential(size=12) for name in SCORES},
     )
 
 
@@ -52,7 +59,7 @@ def test_selector_contract(builder):
 
     again = np.asarray(selector.choose(jax.random.key(0), pool, 7))
     np.testing.assert_array_equal(again, np.asarray(selector.choose(jax.random.key(0), pool, 7)))
-    if builder.__name__ != "random":
+    if builder.__name__ not in DRAWN:
         order = np.random.default_rng(1).permutation(POOL)
         moved = np.asarray(selector.choose(jax.random.key(0), permuted(pool, order), 7))
         assert set(order[moved[moved >= 0]]) == set(again[again >= 0])
@@ -63,3 +70,22 @@ def test_every_selector_survives_an_almost_empty_pool():
         chosen = np.asarray(builder().choose(jax.random.key(0), evidence(1), 3))
         # the only frame of a walk does not stand out from its beginning
         assert chosen.tolist() == [-1 if builder.__name__ == "along_path" else 0, -1, -1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("builder", SELECTORS, ids=lambda b: b.__name__)
+def test_what_cannot_be_judged_comes_last_and_is_counted(builder, bad):
+    if builder.__name__ not in OF_MODELS:
+        pytest.skip("looks at neither scores nor features")
+    pool = evidence()
+    for name in (*SCORES, "features"):
+        values = np.array(getattr(pool, name))
+        values[3] = bad
+        values.T[..., 11] = bad
+        pool = pool._replace(**{name: values})
+    selector = builder()
+    for count in (POOL - 2, POOL):
+        chosen = np.asarray(selector.choose(jax.random.key(0), pool, count)).tolist()
+        assert sorted(chosen[: POOL - 2]) == [i for i in range(POOL) if i not in (3, 11)]
+        assert chosen[POOL - 2 :] == [3, 11][: count - POOL + 2]
+    assert selector.report(pool)["not_finite"] == 2

@@ -5,45 +5,10 @@ import numpy as np
 import pytest
 from contracts.test_selectors import evidence
 
-from alj.selection import committee, posterior_variance, random, spaced, trust_levels
+from alj.selection import committee, random, spaced, trust_levels
 from alj.types import BadInput, Evidence
 
 KEY = jax.random.key(0)
-
-
-def test_posterior_variance_is_greedy_by_explicit_inverses():
-    pool, prior = evidence(), 1e-3
-    chosen = np.asarray(posterior_variance(prior=prior).choose(KEY, pool, 6))
-    both = np.concatenate([pool.known_features, pool.features])
-    scale = np.trace(both.T @ both) / 6
-    matrix = pool.known_features.T @ pool.known_features + prior * scale * np.eye(6)
-    expected = []
-    for _ in range(6):
-        inverse = np.linalg.inv(matrix)
-        q = np.einsum("nd,de,ne->n", pool.features, inverse, pool.features)
-        q[expected] = -np.inf
-        expected.append(int(np.argmax(q)))
-        matrix += np.outer(pool.features[expected[-1]], pool.features[expected[-1]])
-    assert chosen.tolist() == expected
-
-
-def test_posterior_variance_does_not_take_a_duplicate_twice():
-    pool = evidence()
-    loudest = 100 * np.eye(6)[0]
-    features = pool.features.copy()
-    features[3] = features[11] = loudest
-    chosen = posterior_variance().choose(KEY, pool._replace(features=features), 3)
-    assert len({3, 11} & set(np.asarray(chosen).tolist())) == 1
-
-
-def test_posterior_variance_shares_between_samplers():
-    pool = evidence()
-    features = pool.features * np.where(pool.samplers == 0, 1.0, 1e-3)[:, None]
-    pool = pool._replace(features=features)
-    free = np.asarray(posterior_variance().choose(KEY, pool, 6))
-    fair = np.asarray(posterior_variance(balanced=True).choose(KEY, pool, 6))
-    assert np.sum(pool.samplers[free] == 0) > 3
-    assert np.sum(pool.samplers[fair] == 0) == 3
 
 
 def test_spaced_takes_even_steps_in_every_walk():
@@ -135,8 +100,6 @@ def test_random_draws_are_uniform():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(BadInput, match="prior"):
-        posterior_variance(prior=0.0)
     with pytest.raises(BadInput, match="minimum_distance"):
         committee(minimum_distance=-1.0)
     for levels in ((0.3, 0.1), (0.0, 0.1), (0.2, 0.2), (None, -1.0), (float("inf"), None)):
