@@ -8,6 +8,8 @@ from alj.annotations import join, named
 from alj.potentials.ani import ani
 from alj.potentials.atomistic import behler_parrinello
 from alj.potentials.constant import constant
+from alj.potentials.equivariant import equivariant
+from alj.potentials.gaussian_moments import gaussian_moments
 from alj.potentials.lennard_jones import lennard_jones
 from alj.potentials.ml_bop import ml_bop
 from alj.potentials.priors import with_prior
@@ -18,7 +20,7 @@ from alj.types import BadInput, Potential
 CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant)
 """Potentials with nothing to train; each may also be a prior of another one."""
 
-POTENTIALS = (behler_parrinello, ani, schnet, *CLASSICAL)
+POTENTIALS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, *CLASSICAL)
 
 
 def prior_settings(

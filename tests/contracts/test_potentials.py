@@ -21,7 +21,9 @@ ATOMS, CAPACITY = 12, 24
 
 SETTINGS = {
     "ani": {"cutoff_A": 3.9, "hidden": {8: (16, 12)}},
+    "gaussian_moments": {"cutoff_A": 3.9, "hidden": (16, 12)},
     "schnet": {"cutoff_A": 3.9, "features": 8, "gaussians": 6, "interactions": 2},
+    "equivariant": {"cutoff_A": 3.9, "features": 6, "radial_functions": 5},
     "lennard_jones": {"epsilon_eV": 0.05, "sigma_A": 2.4, "cutoff_A": 3.9},
     "zbl": {"inner_A": 2.0, "outer_A": 3.9},
     "pair_repulsion": {"strength_eV": 0.3, "reach_A": 3.9},
