@@ -16,7 +16,10 @@ from alj.labeling.atoms import atoms_of
 from alj.types import BadInput, Structure
 from alj.units import mass_density
 
-SUFFIXES = ".xyz .extxyz .cif .pdb .vasp .poscar .gen .json .db .traj .mol .sdf .gro .res .xsf .gz"
+SUFFIXES = (
+    ".xyz .extxyz .cif .pdb .vasp .poscar .gen .json .db .traj .mol .sdf .gro .res .xsf .gz "
+    ".npz .zip .bz2"
+)
 """Endings by which a text is known to be the name of a file of structures."""
 
 

@@ -15,13 +15,14 @@ from ase.io.extxyz import key_val_dict_to_str
 from jaxtyping import Float, Int
 
 from alj.arrays import bucket
+from alj.campaign import archives
 from alj.campaign.reading import (
     FIELDS,
     choose_labels,
     empty_labels,
     ignored_keys,
-    read_atoms,
     read_frame,
+    stream_atoms,
 )
 from alj.campaign.store import write_file
 from alj.campaign.trees import storable
@@ -248,7 +249,7 @@ def near_origin(positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
 def read(
     path: str | Path, *, labels: str = "required", species: tuple[int, ...] | None = None
 ) -> tuple[Dataset, str]:
-    """Read a file of any format that ASE reads; also say in one line what was taken from it.
+    """Read a file of any format that ASE or `archives` reads; also say in one line what was taken.
 
     A `REF_…` key is taken where present and others are ignored; without one, two common names with
     different values are an error; `virial` = −V·stress. `labels` is "required" (some energy or
@@ -264,7 +265,7 @@ def read(
         return f"{path}: structure {i} (counting from 0)"
 
     frames = []
-    for i, atoms in enumerate(read_atoms(path)):
+    for i, atoms in enumerate(stream_atoms(path)):
         try:
             frame = read_frame(atoms, known=tuple(species or ()), with_labels=labels != "ignored")
         except BadInput as error:
@@ -277,7 +278,8 @@ def read(
             "REF_forces or forces"
         )
     dataset = append(empty(), [f.structure for f in frames], taken, [f.info for f in frames])
-    return dataset, _report(dataset, sources, ignored_keys(frames, sources))
+    told = _report(dataset, sources, ignored_keys(frames, sources))
+    return dataset, told + archives.note(Path(path))
 
 
 def write(path: str | Path, dataset: Dataset) -> None:

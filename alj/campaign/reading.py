@@ -1,6 +1,7 @@
 """The strict door: from a file that ASE reads to structures and labels, or one clear line."""
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.io.formats import UnknownFileTypeError, filetype
 
+from alj.campaign import archives
 from alj.geometry.overlaps import closest_below, flat_cell
 from alj.types import BadInput, Labels, Structure
 
@@ -38,16 +40,25 @@ class Frame(NamedTuple):
 
 
 def read_atoms(path: str | Path) -> list[ase.Atoms]:
-    """All configurations in a file of any format that ASE reads. Raises BadInput."""
+    """All configurations in a file of any format that ASE or `archives` reads. Raises BadInput."""
+    return list(stream_atoms(path))
+
+
+def stream_atoms(path: str | Path) -> Iterator[ase.Atoms]:
+    """`read_atoms` one after another, for files that would fill the memory."""
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path}: no such file; check the path")
     if path.is_file() and path.stat().st_size == 0:
         raise BadInput(f"{path}: the file is empty; expected structures")
-    atoms: list[ase.Atoms] = []
+    if archives.holds(path):
+        yield from archives.atoms_in(path)
+        return
+    count = 0
     try:
         for one in ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True):
-            atoms.append(one)
+            yield one
+            count += 1
     except UnknownFileTypeError as error:
         raise BadInput(
             f"{path}: {error}; expected extxyz or another format that ASE reads"
@@ -55,13 +66,12 @@ def read_atoms(path: str | Path) -> list[ase.Atoms]:
     except Exception as error:  # ASE's readers raise whatever their parser stumbles on
         reason = (str(error).strip() or "the file ends too early").splitlines()[0]
         raise BadInput(
-            f"{path}: structure {len(atoms)} (counting from 0) cannot be read: "
+            f"{path}: structure {count} (counting from 0) cannot be read: "
             f"{type(error).__name__}: {reason}"
         ) from None
-    if not atoms:
+    if not count:
         raise BadInput(f"{path}: holds no structures")
     _refuse_hidden_frames(path)
-    return atoms
 
 
 def structure_of(atoms: ase.Atoms, *, known: tuple[int, ...] = ()) -> Structure:

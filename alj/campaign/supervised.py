@@ -79,7 +79,8 @@ def data_settings(
     """The labeled structures to train, validate and test on.
 
     Args:
-        train: File of labeled structures, in any format that ASE reads.
+        train: File of labeled structures, in any format that ASE reads, or a published archive:
+            QM9 (dsgdb9nsd.xyz.tar.bz2), or padded arrays such as N-ASW (.npz).
         validation: File that only validates, for all members of a committee alike.
         test: File that is only tested on.
         train_fraction: Share of `train` to train on; null for all that the other shares leave.
@@ -243,7 +244,7 @@ def _fit(plan: Plan, store: FolderStore, emit: Callable[[dict], None]) -> dict[s
             emit({"event": "note", "text": f"fewer than {FEW} structures: nothing validates"})
         else:
             data = _joined(sets.train, sets.validation)
-            trainer = trainer._replace(split=_fixed_split(count))
+            trainer = trainer._replace(split=fixed_split(count))
             count = both
     dtype = jnp.dtype(plan.config["precision"])
     batches = datasets.batches(data, plan.potential.cutoff, dtype=dtype)
@@ -355,6 +356,6 @@ def _joined(first: Dataset, second: Dataset) -> Dataset:
     return datasets.append(first, datasets.structures(second), labels, list(second.info))
 
 
-def _fixed_split(train: int):
+def fixed_split(train: int):
     """The first `train` structures train every member, the others validate."""
     return lambda key, count, members: np.tile(np.arange(count) < train, (members, 1))
