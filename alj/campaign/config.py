@@ -65,7 +65,7 @@ def read(path: str | Path) -> dict:
     return dict(config)
 
 
-def override_one(config: dict, override: str) -> dict:
+def override_one(config: dict, override: str, keys: Sequence[str] = KEYS) -> dict:
     """A copy of `config` with one `key.path=value` applied; the value is read as YAML.
 
     A bare name on the way becomes a mapping with that `name`; list entries are counted from 0.
@@ -78,8 +78,8 @@ def override_one(config: dict, override: str) -> dict:
     steps = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
     if not equals or not all(steps):
         raise BadInput(f"{here}: expected key.path=value, such as sampler.temperature_K=500")
-    if steps[0] not in KEYS:
-        raise BadInput(f"{here}: unknown key '{steps[0]}'{suggest(steps[0], KEYS)}")
+    if steps[0] not in keys:
+        raise BadInput(f"{here}: unknown key '{steps[0]}'{suggest(steps[0], keys)}")
     return _replaced(config, steps, _parse(text, here), here)
 
 

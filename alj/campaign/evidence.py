@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from alj.campaign import datasets
+from alj.campaign import datasets, scores
 from alj.campaign.datasets import Dataset
+from alj.potentials.combine import members
 from alj.potentials.priors import without_prior
 from alj.types import Context, Evidence, Params, Potential
 from alj.uncertainty import force_spread
+from alj.uncertainty.fisher import gradient_directions, projected_gradient
 
 CHUNK = 32
 """Structures described at once; bounds memory."""
@@ -23,17 +25,21 @@ def gather(
     pool: Dataset,
     known: Dataset,
     needs: tuple[str, ...],
+    *,
+    information: scores.Information | None = None,
     **given,
 ) -> Evidence:
     """The evidence of a pool that `needs` names; `given` are fields that the caller already has.
 
-    `params` are those of a committee of `potential`; `known` is the training set.
+    `params` are those of a committee of `potential`; `known` is the training set, `information`
+    what it says of the last weights, where this has been summed already.
     """
     wanted = set(needs) - set(given)
     fields = dict(given)
-    if wanted & {"features", "known_features"}:
-        fields["features"] = features(potential, params, pool)
-        fields["known_features"] = features(potential, params, known)
+    for name, function in (("features", features), ("gradient_features", gradient_features)):
+        for field, data in ((name, pool), (f"known_{name}", known)):
+            if field in wanted:
+                fields[field] = function(potential, params, data)
     if wanted & {"energy_spread", "energies"}:
         energies = member_energies(potential, params, pool)
         fields.setdefault("energies", energies.mean(axis=1))
@@ -42,6 +48,7 @@ def gather(
     for name, data in (("force_spread", pool), ("known_force_spread", known)):
         if name in wanted:
             fields[name] = by_structure(_force_spreads, potential, params, data, potential.cutoff)
+    fields |= _fisher_scores(potential, params, pool, known, wanted, information)
     if "descriptors" in wanted:
         fields["descriptors"] = by_structure(
             _mean_descriptors, potential, params, pool, potential.cutoff
@@ -57,6 +64,38 @@ def member_energies(potential: Potential, params: Params, data: Dataset) -> np.n
 def features(potential: Potential, params: Params, data: Dataset) -> np.ndarray:
     """Last-layer features per atom of all members, (structures, members · features)."""
     return by_structure(_features, potential, params, data, potential.cutoff)
+
+
+def gradient_features(
+    potential: Potential, params: Params, data: Dataset, count: int = 128
+) -> np.ndarray:
+    """Gradients of the energy per atom with respect to all weights, projected at random on `count`
+    directions, the same for all structures; shared evenly among the members."""
+    each = max(count // members(params), 1)
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    directions = gradient_directions(jax.random.key(0), one, each)
+    return by_structure(_gradient_features, potential, (params, directions), data, potential.cutoff)
+
+
+def information_for(potential, params, known: Dataset, needs) -> scores.Information | None:
+    """What the training set says of the last weights, as far as these fields are made of it."""
+    names = {name.removeprefix("known_") for name in needs}
+    energy, forces = bool(names & {*scores.ENERGY}), bool(names & {*scores.FORCES})
+    if not energy and not forces:
+        return None
+    return scores.information(potential, params, known, energy=energy, forces=forces)
+
+
+def _fisher_scores(potential, params, pool, known, wanted, about) -> dict[str, np.ndarray]:
+    """The Fisher scores that are wanted, of the pool and of the training set."""
+    about = about or information_for(potential, params, known, wanted)
+    found = {}
+    for prefix, data in (("", pool), ("known_", known)):
+        names = tuple(name for name in scores.SCORES if prefix + name in wanted)
+        if names and about is not None:
+            values = scores.scored(about, potential, params, data, names)
+            found |= {prefix + name: value for name, value in values.items()}
+    return found
 
 
 def by_structure(function, potential, params, data: Dataset, cutoff: float):
@@ -101,6 +140,19 @@ def _features(potential, params, structures, neighbors):
                 return jnp.sum(potential.evaluate({**params, "readout": readout}, described))
 
             return ravel_pytree(jax.grad(total)(params["readout"]))[0] / atoms
+
+        return jax.vmap(member)(params).reshape(-1)
+
+    return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=8)
+
+
+@partial(jax.jit, static_argnums=0)
+def _gradient_features(potential, both, structures, neighbors):
+    params, directions = both
+
+    def one(structure, table):
+        def member(params):
+            return projected_gradient(potential, params, structure, table, directions)
 
         return jax.vmap(member)(params).reshape(-1)
 

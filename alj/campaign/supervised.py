@@ -358,4 +358,4 @@ def _joined(first: Dataset, second: Dataset) -> Dataset:
 
 def fixed_split(train: int):
     """The first `train` structures train every member, the others validate."""
-    return lambda key, count, members: np.tile(np.arange(count) < train, (members, 1))
+    return lambda key, count, members, before=None: np.tile(np.arange(count) < train, (members, 1))

@@ -84,6 +84,18 @@ def train(config: str, out: str | None, overrides: tuple[str, ...], quiet: bool)
 
 @group.command()
 @_CONFIG
+@_OUT
+@_SET
+@_QUIET
+def replay(config: str, out: str | None, overrides: tuple[str, ...], quiet: bool) -> int:
+    """Replay active learning of CONFIG on a labeled pool: learning curves of several selectors."""
+    from alj.cli.replay import replay
+
+    return replay(config, out, overrides, quiet)
+
+
+@group.command()
+@_CONFIG
 @_SET
 def check(config: str, overrides: tuple[str, ...]) -> int:
     """Build all of CONFIG, label one structure, and forecast memory and cost."""
@@ -236,6 +248,32 @@ def sample(model: str, start: str, out: str, **options) -> int:
 
 
 @group.command()
+@click.argument("model", type=click.Path())
+@click.argument("pool", type=click.Path())
+@click.option("--selector", required=True, help="Name of the selector, see `alj show selector`.")
+@click.option("--count", required=True, type=click.IntRange(min=1), help="Structures to choose.")
+@click.option("--train", type=click.Path(), help="What MODEL was trained on, labeled.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Selector setting.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--scores", type=click.Path(), help="Write the scores of the whole pool, CSV.")
+@click.option("--out", required=True, type=click.Path(), help="Chosen structures, extxyz.")
+@_QUIET
+def select(model: str, pool: str, out: str, **options) -> int:
+    """Choose structures of POOL that are worth a label for MODEL.
+
+    Each carries its place in POOL as pool_index, counted from 0, in the order of choice. What was
+    computed stays in OUT.work: the same command goes on where it was stopped.
+
+    \b
+    alj select runs/water POOL.extxyz --selector d_optimal --count 50 --train DATA.extxyz \\
+      --out CHOSEN.extxyz --scores SCORES.csv
+    """
+    from alj.cli.select import SelectOptions, select
+
+    return select(model, pool, out, SelectOptions(**options))
+
+
+@group.command()
 @click.argument("run", type=click.Path())
 @click.option("--kind", "kinds", multiple=True, help="Only failures of this kind; repeatable.")
 @click.option(
@@ -285,8 +323,8 @@ def _interrupted() -> int:
 
 
 def _config_of(arguments: Sequence[str]) -> str | None:
-    """The configuration file among the arguments of `run`, `train` and `check`."""
-    if not arguments or arguments[0] not in ("run", "train", "check"):
+    """The configuration file among the arguments of `run`, `train`, `replay` and `check`."""
+    if not arguments or arguments[0] not in ("run", "train", "replay", "check"):
         return None
     return next((a for a in arguments[1:] if a.endswith((".yaml", ".yml"))), None)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +127,7 @@ def _of_rounds(
         )
     for name, key, draw, caption in (
         (
-            "trust_shares", "selection", figures.trust_shares,
+            "trust_shares", "selection.accurate", figures.trust_shares,
             "How much of what was explored the committee agreed on, doubted, or made nothing of.",
         ),
         (
@@ -142,10 +142,20 @@ def _of_rounds(
         ("acceptance", "acceptance", figures.acceptance, "Accepted Monte Carlo moves."),
         ("seconds", "seconds", figures.seconds, "Where the time went, round by round."),
     ):  # fmt: skip
-        if len(rounds) > 1 and any(event.get(key) for event in rounds):
-            values = [[event.get("round"), event.get(key)] for event in rounds]
+        told = [_told(event, key) for event in rounds]
+        if len(rounds) > 1 and any(told):
+            values = [
+                [event.get("round"), value] for event, value in zip(rounds, told, strict=True)
+            ]
             found.append(Drawing(name, caption, values, lambda draw=draw: draw(rounds)))
     return found
+
+
+def _told(event: Mapping, key: str) -> Any:
+    """What an event says under a key, or under `key.of_that`: the whole of the former."""
+    outer, _, inner = key.partition(".")
+    value = event.get(outer)
+    return value if not inner or inner in (value or {}) else None
 
 
 def _of_results(results: dict[str, dict[str, np.ndarray]]) -> list[Drawing]:

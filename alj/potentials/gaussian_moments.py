@@ -159,12 +159,10 @@ def _inputs(species, symmetry, radial, description):
     sums, of = description
     kinds, _, channels, _ = radial.shape
     # For each element of the atom: (channels, sums of all neighboring elements).
-    table = jnp.swapaxes(radial, 1, 2).reshape(kinds, channels, -1).astype(sums.dtype)
-    if kinds == 1:
-        return invariants(jnp.einsum("cp,apm->acm", table[0], sums), symmetry)
-    every = jnp.einsum("zcp,apm->zacm", table, sums)
-    mine = _kinds(of, species, sums.dtype).T
-    return invariants(jnp.sum(every * mine[:, :, None, None], axis=0), symmetry)
+    table = jnp.swapaxes(radial, 1, 2).reshape(kinds, -1).astype(sums.dtype)
+    mine = _kinds(of, species, sums.dtype) @ table
+    mine = mine.reshape(sums.shape[0], channels, -1)
+    return invariants(jnp.einsum("acp,apm->acm", mine, sums), symmetry)
 
 
 def _initial(key, kinds, channels, gaussians, widths):

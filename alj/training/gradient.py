@@ -72,6 +72,7 @@ def gradient(
     optimizer: str = "adam",
     optimizer_settings: Mapping[str, float] | None = None,
     learning_rate: float = 1e-3,
+    learning_rates: Mapping[str, float] | None = None,
     schedule: Literal["constant", "cosine", "linear", "exponential", "plateau"] = "cosine",
     final_rate_fraction: float = 0.01,
     plateau_patience: int = 10,
@@ -100,6 +101,8 @@ def gradient(
         optimizer: name of an optax optimizer, such as adam, adamw, sgd, lion, muon.
         optimizer_settings: further numbers that it takes, such as {weight_decay: 1e-4}.
         learning_rate: rate at the beginning.
+        learning_rates: rates of parts of the potential that shall have another one, by name, such
+            as {radial: 0.02, scale: 0.001} of gaussian_moments; "readout" are the last weights.
         schedule: how the rate falls over the epochs; "plateau" takes 0.8 times the rate whenever
             validation has not got better for a while.
         final_rate_fraction: rate at the end over the rate at the beginning; on a plateau schedule
@@ -149,6 +152,7 @@ def gradient(
             f"plateau; found {plateau_patience} and {final_rate_fraction}"
         )
     change = _transformation(optimizer, optimizer_settings or {}, learning_rate, gradient_clip)
+    paces = _paces(potential, learning_rates or {}, learning_rate)
     quantities = tuple(
         name
         for name, weight in zip(("energy", "forces", "stress"), weights, strict=True)
@@ -213,7 +217,9 @@ def gradient(
             changes, after = change.update(
                 slope, memory, trained, value=value, grad=slope, value_fn=value_of
             )
-            changes = jax.tree.map(lambda leaf: (speed * leaf).astype(leaf.dtype), changes)
+            changes = jax.tree.map(
+                lambda leaf, pace: (speed * pace * leaf).astype(leaf.dtype), changes, paces
+            )
             moved = rebuild(optax.apply_updates(trained, changes))
             mean = jax.tree.map(lambda a, b: ema_decay * a + (1 - ema_decay) * b, average, moved)
             return moved, mean, after
@@ -290,6 +296,29 @@ def _transformation(name, settings, learning_rate, clip) -> optax.GradientTransf
     made = known[name](learning_rate=learning_rate, **{**settings, **whole})
     parts = [made] if clip is None else [optax.clip_by_global_norm(clip), made]
     return optax.with_extra_args_support(optax.chain(*parts))
+
+
+def _paces(potential: Potential, rates: Mapping[str, float], usual: float):
+    """How much faster than usual each leaf of body and readout learns."""
+    shapes, _ = trained_part(jax.eval_shape(lambda: potential.init(jax.random.key(0))))
+    body = shapes["body"] if isinstance(shapes["body"], dict) else {}
+    for name, rate in rates.items():
+        if name not in (*body, "readout"):
+            raise BadInput(
+                f"learning_rates: no part {name!r}{suggest(name, [*body, 'readout'])}; there are: "
+                f"{', '.join([*body, 'readout'])}"
+            )
+        if not (isinstance(rate, int | float) and 0 <= rate < math.inf):
+            raise BadInput(
+                f"learning_rates.{name}: expected a number of at least 0, found {rate!r}"
+            )
+
+    def pace(path, _):
+        names = [str(getattr(entry, "key", "")) for entry in path[:2]]
+        part = names[0] if names[0] == "readout" else names[-1]
+        return rates.get(part, usual) / usual
+
+    return jax.tree_util.tree_map_with_path(pace, shapes)
 
 
 def _watched(plateau: _Plateau, value, patience: int) -> _Plateau:

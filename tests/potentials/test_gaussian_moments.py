@@ -1,4 +1,4 @@
-"""Gaussian moments: against tensors that are summed one neighbor after the other, and their laws."""
+"""Gaussian moments: against tensors summed one neighbor after the other, and their laws."""
 
 from itertools import combinations_with_replacement, product
 
@@ -18,6 +18,7 @@ from alj.potentials.moments import gaussian_sums
 from alj.types import BadInput
 
 CUTOFF, CAPACITY = 3.9, 40
+total = jax.jit(energy, static_argnums=0)
 KINDS = (8, 1)
 
 
@@ -27,7 +28,8 @@ def found(s, radial, symmetry, form="cosine"):
     sums = gaussian_sums(
         env, KINDS, cutoff=CUTOFF, gaussians=radial.shape[-1], nearest=0.5, form=form
     )
-    return np.asarray(_inputs(KINDS, symmetry, jnp.asarray(radial), (sums, env.species)))
+    inputs = jax.jit(_inputs, static_argnums=(0, 1))
+    return np.asarray(inputs(KINDS, symmetry, jnp.asarray(radial), (sums, env.species)))
 
 
 def slow(s, radial, symmetry, form="cosine"):
@@ -118,13 +120,13 @@ def test_a_small_cell_of_silicon_costs_what_its_supercells_do():
         atoms = bulk("Si", a=5.43) * (times, times, times)
         s = structure(atoms.positions, atoms.numbers, atoms.cell.array)
         assert len(atoms) == 2 * times**3
-        value = energy(potential, params, s, table(s, potential.cutoff, 80))
+        value = total(potential, params, s, table(s, potential.cutoff, 80))
         per_atom.append(float(value) / len(atoms))
     np.testing.assert_allclose(per_atom, per_atom[0], atol=1e-6, rtol=0)
     # The test would not see images that are left out in all three alike.
     stretched = bulk("Si", a=5.5)
     s = structure(stretched.positions, stretched.numbers, stretched.cell.array)
-    other = float(energy(potential, params, s, table(s, potential.cutoff, 80))) / 2
+    other = float(total(potential, params, s, table(s, potential.cutoff, 80))) / 2
     assert abs(other - per_atom[0]) > 1e-3
 
 
@@ -141,13 +143,14 @@ def test_an_untrained_network_speaks_in_its_unit():
         potential = gaussian_moments(KINDS, cutoff_A=CUTOFF, hidden=hidden)
         params = prepared(potential, structures, CAPACITY)
         unit = float(params["constants"]["scale"][0])
+        of_atoms = jax.jit(potential.atomic_energies)
         outputs = []
         for seed in range(6):
             one = {**potential.init(jax.random.key(seed)), "constants": params["constants"]}
             # The constants are those of the same table.
             one["body"]["radial"] = params["body"]["radial"]
             for s in structures:
-                atoms = potential.atomic_energies(one, s, table(s, CUTOFF, CAPACITY))
+                atoms = of_atoms(one, s, table(s, CUTOFF, CAPACITY))
                 outputs.append(np.asarray(atoms) / unit)
         shift = np.mean(outputs)
         assert 0.4 < np.std(np.asarray(outputs) - shift) < 2.5

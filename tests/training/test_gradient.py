@@ -21,6 +21,8 @@ BATCH = toy_batch(14)
         ({"optimizer_settings": {"weight_decy": 1e-3}, "optimizer": "adamw"}, "'weight_decay'"),
         ({"optimizer_settings": {"b1": float("nan")}}, "finite number"),
         ({"learning_rate": -1.0}, "must be positive"),
+        ({"learning_rates": {"wieghts": 0.1}}, "there are: weights, readout|did you mean"),
+        ({"learning_rates": {"readout": -0.1}}, "learning_rates.readout"),
         ({"energy_weight": 0.0}, "nor all 0"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"schedule": "plateau", "final_rate_fraction": 1.0}, "below 1"),
@@ -32,8 +34,36 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_every_kind_of_optimizer_is_found():
-    names = ["adam", "adamw", "sgd", "lion", "rmsprop", "lbfgs", "adabelief"]
+    names = ["adam", "adamw", "amsgrad", "sgd", "lion", "rmsprop", "lbfgs", "adabelief", "muon"]
     assert all(gradient(POTENTIAL, optimizer=name).steps == 300 for name in names)
+
+
+def test_parts_learn_at_rates_of_their_own():
+    """A part of rate 0 stays where it was, the others move as they would without it."""
+
+    def moved(rates):
+        trainer = gradient(
+            POTENTIAL, optimizer="sgd", epochs=1, learning_rate=1e-3, members=1, batch_size=99,
+            split="all", schedule="constant", precision="float64", learning_rates=rates,
+        )  # fmt: skip
+        made = fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14)
+        still = gradient(
+            POTENTIAL, optimizer="sgd", epochs=1, learning_rate=1e-30, members=1, batch_size=99,
+            split="all", schedule="constant", precision="float64",
+        )  # fmt: skip
+        start = fit(jax.random.key(1), still, POTENTIAL, None, (BATCH,), 14)
+        return jax.tree.map(lambda a, b: np.asarray(a - b), made.params, start.params)
+
+    usual, held, faster = moved(None), moved({"readout": 0.0}), moved({"readout": 2e-3})
+    for leaf in jax.tree.leaves(held["readout"]):
+        assert np.all(leaf == 0)
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(usual["readout"]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(b, 2 * a, rtol=1e-9),
+        usual["readout"],
+        faster["readout"],
+    )
+    jax.tree.map(np.testing.assert_array_equal, usual["body"], held["body"])
 
 
 def test_averaging_schedule_and_missing_forces():

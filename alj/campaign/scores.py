@@ -1,0 +1,208 @@
+"""Fisher scores of structures, streamed in padded batches: what the last weights would learn.
+
+The information of the training set is summed once per model, in float64; a pool is scored batch
+by batch, so that only its scores are kept. Of a committee every member has its own information, and
+scores are means over the members.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alj.arrays import double_precision
+from alj.campaign import datasets
+from alj.campaign.datasets import Dataset
+from alj.potentials.combine import energy_and_forces
+from alj.types import BadInput, Batch, Params, Potential
+from alj.uncertainty import fisher
+
+ENERGY, FORCES = ("qs1", "atomic_qs1"), ("qs2", "qs2_sketched")
+SCORES = (*ENERGY, *FORCES)
+"""Scores of a pool; `known_` before them means those of the training set."""
+
+CHUNK = 256
+"""Structures in a batch at most; bounds memory."""
+
+_TOGETHER = 8
+"""Structures whose rows are held at once."""
+
+_SIGNS_SEED = 0
+
+
+class Information(NamedTuple):
+    """What a training set says of the last weights of each member; None: not asked for.
+
+    `energy` and `forces` are Cholesky factors (members, weights, weights); the noises L/N, in eV²
+    and (eV/Å)², have one entry for each member; `ranks` say in how many directions the labels speak
+    louder than the prior.
+    """
+
+    energy: np.ndarray | None
+    forces: np.ndarray | None
+    energy_noise: np.ndarray
+    force_noise: np.ndarray
+    ranks: dict[str, list[int]]
+
+
+def information(
+    potential: Potential,
+    params: Params,
+    known: Dataset,
+    *,
+    energy: bool = True,
+    forces: bool = False,
+    prior: float = fisher.PRIOR,
+    on_batch: Callable[[int], Any] | None = None,
+) -> Information:
+    """The information of a training set. `on_batch` is told how many structures are done.
+
+    Raises BadInput for a potential without last weights, an empty training set, or information that
+    is not finite.
+    """
+    refusal = fisher.no_readout(potential, params)
+    if refusal is not None:
+        raise refusal
+    if datasets.count(known) == 0:
+        raise BadInput("Fisher scores need a training set, found none; give the labeled structures")
+    wanted = (energy, forces)
+    total, done = None, 0
+    with double_precision():
+        for batch in _stream(known, potential):
+            found = jax.device_get(_sums(potential, wanted, params, batch))
+            total = found if total is None else jax.tree.map(np.add, total, found)
+            done += int(np.sum(np.asarray(batch.index) >= 0))
+            if on_batch is not None:
+                on_batch(done)
+    assert total is not None
+    matrices, (squares, counts) = total
+    factors, ranks = {}, {}
+    for name, of_members in matrices.items():
+        solved = [fisher.fisher(matrix, prior=prior) for matrix in of_members]
+        factors[name] = np.stack([one.lower for one in solved])
+        ranks[name] = [one.rank for one in solved]
+    # Without labels the noise is unknown: scores are then in its unit.
+    noise = {
+        name: np.where(counts[name] > 0, squares[name] / np.maximum(counts[name], 1), 1.0)
+        / datasets.count(known)
+        for name in squares
+    }
+    return Information(
+        factors.get("energy"), factors.get("forces"), noise["energy"], noise["forces"], ranks
+    )
+
+
+def scored(
+    about: Information,
+    potential: Potential,
+    params: Params,
+    data: Dataset,
+    names: tuple[str, ...],
+    *,
+    signs: int = fisher.SIGNS,
+    on_batch: Callable[[int], Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Scores of every structure by name (see `Evidence`): (n,), of atoms (n, atoms)."""
+    largest = int(np.max(datasets.sizes(data), initial=1))
+    found = {
+        name: np.zeros((datasets.count(data), *((largest,) if name == "atomic_qs1" else ())))
+        for name in names
+    }
+    done = 0
+    with double_precision():
+        for batch in _stream(data, potential):
+            values = jax.device_get(_scores(potential, names, signs, params, about[:4], batch))
+            index = np.asarray(batch.index)
+            real = index >= 0
+            for name in names:
+                rows = values[name][real]
+                found[name][(index[real], *(slice(0, n) for n in rows.shape[1:]))] = rows[
+                    (slice(None), *(slice(0, largest) for _ in rows.shape[1:]))
+                ]
+            done += int(real.sum())
+            if on_batch is not None:
+                on_batch(done)
+    return found
+
+
+def _stream(data: Dataset, potential: Potential):
+    return datasets.stream(data, potential.cutoff, at_most=CHUNK, table=datasets.roomy(data))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums(potential, wanted, params, batch: Batch):
+    """Information and squared residuals of a batch, summed over its structures, for each member."""
+    energy, forces = wanted
+
+    def member(params, structure, neighbors, labels, weight):
+        found = {}
+        if energy:
+            row = fisher.energy_row(potential, params, structure, neighbors).astype(float)
+            found["energy"] = weight * jnp.outer(row, row)
+        if forces:
+            rows = fisher.force_rows(potential, params, structure, neighbors).astype(float)
+            found["forces"] = weight * (rows.T @ rows)
+        value, pull = energy_and_forces(potential, params, structure, neighbors)
+        real = (structure.species > 0)[:, None] & (weight > 0)
+        off = {"energy": value - labels.energy, "forces": pull - labels.forces}
+        has = {
+            "energy": ~jnp.isnan(labels.energy) & (weight > 0),
+            "forces": ~jnp.isnan(labels.forces) & real,
+        }
+        squares = {name: jnp.sum(jnp.where(has[name], off[name], 0.0) ** 2) for name in off}
+        return found, (squares, {name: jnp.sum(has[name], dtype=float) for name in has})
+
+    def together(rows):
+        every = jax.vmap(jax.vmap(member, (0, *[None] * 4)), (None, 0, 0, 0, 0))
+        return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), every(params, *rows))
+
+    weights = (batch.index >= 0).astype(float)
+    groups = jax.tree.map(_grouped, (batch.structures, batch.neighbors, batch.labels, weights))
+    shapes = jax.eval_shape(together, jax.tree.map(lambda leaf: leaf[0], groups))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total, rows):
+        return jax.tree.map(jnp.add, total, together(rows)), None
+
+    return jax.lax.scan(add, zeros, groups)[0]
+
+
+def _grouped(leaf):
+    """(batch, …) as (groups, together, …); batches are of bucketed size."""
+    size = max(n for n in range(1, _TOGETHER + 1) if leaf.shape[0] % n == 0)
+    return leaf.reshape(leaf.shape[0] // size, size, *leaf.shape[1:])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _scores(potential, names, count, params, about, batch: Batch):
+    energy, forces, energy_noise, force_noise = about
+    atoms = batch.structures.species.shape[1]
+    signs = fisher.random_signs(jax.random.key(_SIGNS_SEED), count, atoms)
+
+    def member(params, energy, forces, energy_noise, force_noise, structure, neighbors):
+        given = (potential, params, structure, neighbors)
+        coordinates = 3.0 * jnp.maximum(jnp.sum(structure.species > 0), 1)
+        found = {}
+        if "qs1" in names:
+            found["qs1"] = energy_noise * fisher.variances(energy, fisher.energy_row(*given))
+        if "atomic_qs1" in names:
+            rows = fisher.atomic_rows(*given)
+            found["atomic_qs1"] = energy_noise * fisher.variances(energy, rows)
+        if "qs2" in names:
+            score = fisher.force_score(forces, fisher.force_rows(*given), coordinates)
+            found["qs2"] = force_noise * score
+        if "qs2_sketched" in names:
+            # What pads has no neighbors, and adds nothing.
+            rows = fisher.sketched_rows(*given, signs)
+            found["qs2_sketched"] = force_noise * fisher.sketched_score(forces, rows, coordinates)
+        return found
+
+    def one(pair):
+        axes = (0, None if energy is None else 0, None if forces is None else 0, 0, 0, None, None)
+        every = jax.vmap(member, axes)(params, energy, forces, energy_noise, force_noise, *pair)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), every)
+
+    return jax.lax.map(one, (batch.structures, batch.neighbors), batch_size=_TOGETHER)
