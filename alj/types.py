@@ -190,7 +190,8 @@ class Sampler(NamedTuple):
 
     `place` (host) turns a batch of structures into starts for `stepper.init`, sizing tables;
     `spacing` says along what a trajectory is to be read evenly: "time" or "energy"; `ensemble`
-    names the distribution it samples (None: none declared, none tested). Info is a `Frame`.
+    names the distribution it samples (None: none declared, none tested); `targets` names what it
+    needs in `Context.targets` beside what every walk gets. Info is a `Frame`.
     """
 
     stepper: Stepper
@@ -198,6 +199,7 @@ class Sampler(NamedTuple):
     steps: int
     spacing: str = "time"
     ensemble: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 class Trainer(NamedTuple):

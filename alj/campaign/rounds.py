@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import build, datasets, evidence
+from alj.campaign import build, datasets, evidence, scores
 from alj.campaign.attempts import Replacement
 from alj.campaign.augmentation import noisy_copies
 from alj.campaign.cutoffs import check_cutoff
@@ -82,7 +82,7 @@ def propose(
     chosen: list[int] = []
     for number, walks in enumerate(entries):
         seed, first = jax.random.fold_in(walk, number), len(pool.structures)
-        targets = _targets(state, plan)
+        targets = _targets(state, plan, walks, params)
         frames = explore(seed, walks, params, state.data, state.start, targets, on_progress)
         add_frames(pool, frames, walks, number, report)
         own = np.arange(first, len(pool.structures))
@@ -271,12 +271,17 @@ def _walking(state: RoundState, plan: Plan):
     return jax.tree.map(lambda leaf: leaf[best : best + 1], state.params)
 
 
-def _targets(state: RoundState, plan: Plan) -> dict:
-    """The energy below which a walk is in a hole, from the lowest label so far."""
+def _targets(state: RoundState, plan: Plan, walks: Walks, params) -> dict:
+    """The energy below which a walk is in a hole, from the lowest label so far; and what the labels
+    say of the last weights, for samplers that ask."""
+    found = {}
+    if "information" in walks.sampler.targets:
+        about = scores.information(plan.potential, params, state.data)
+        found["information"] = (jnp.asarray(about.energy), jnp.asarray(about.energy_noise))
     energies = np.asarray(state.data.energy) / np.maximum(datasets.sizes(state.data), 1)
     lowest = np.min(energies[np.isfinite(energies)], initial=np.inf)
     floor = lowest - plan.data.floor_below_lowest_eV_per_atom
-    return {"floor_eV_per_atom": jnp.asarray(floor if np.isfinite(floor) else -np.inf)}
+    return {**found, "floor_eV_per_atom": jnp.asarray(floor if np.isfinite(floor) else -np.inf)}
 
 
 def trained(

@@ -51,7 +51,11 @@ def fitted_by(trainer, checkpoint, *, killed_after=None):
     return result, seen
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
+@pytest.mark.parametrize(
+    "spec",
+    [SPECS[0], pytest.param(SPECS[1], marks=pytest.mark.slow)],
+    ids=lambda spec: spec["name"],
+)
 def test_resumed_from_any_checkpoint_the_bits_are_the_same(store, spec):
     trainer = registry.build(TRAINERS, spec, trained()[0])
     whole, blocks = fitted_by(trainer, Checkpoint(store, "whole", steps=STEPS))

@@ -75,6 +75,9 @@ class Undisturbed:
         return sorted(chosen.values())
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return Undisturbed(tmp_path_factory.mktemp("crashes"))
@@ -95,7 +98,6 @@ def test_a_kill_at_any_write_changes_nothing(whole, tmp_path):
         assert_resumes(whole.killed_at(number, tmp_path), whole)
 
 
-@pytest.mark.slow
 def test_a_kill_before_within_and_after_every_write_changes_nothing(whole, tmp_path):
     for number in range(len(whole.points)):
         assert_resumes(whole.killed_at(number, tmp_path), whole)
@@ -178,7 +180,6 @@ def test_a_second_process_is_refused_and_the_first_unharmed(whole, tmp_path):
     assert_same_end(end_of(folder), whole.end)
 
 
-@pytest.mark.slow
 def test_killed_for_real_at_every_write(whole, tmp_path):
     """One folder: every process is killed one write later than the last one."""
     folder = tmp_path / "run"
@@ -199,7 +200,6 @@ def test_killed_for_real(whole, tmp_path):
     assert_resumes(folder, whole)
 
 
-@pytest.mark.slow
 def test_killed_for_real_at_random_moments(whole, tmp_path):
     def start(folder: Path) -> subprocess.Popen:
         process = subprocess.Popen(_command(folder, "never"), env=_environment())
@@ -222,7 +222,6 @@ def test_killed_for_real_at_random_moments(whole, tmp_path):
     assert killed >= 15
 
 
-@pytest.mark.slow
 def test_a_small_disk_that_grows(whole, tmp_path):
     folder, size = tmp_path / "disk", 80
     folder.mkdir()

@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_model_is_the_refitted_and_anchored_committee(finished):
     model = models.load(finished)
     losses = np.array(FolderStore(finished).recall("002/refit").memory["fit"]["losses"])
@@ -62,6 +63,7 @@ def test_the_model_is_the_refitted_and_anchored_committee(finished):
         assert ledger.counts()["labeled"] == 9 + 6
 
 
+@pytest.mark.slow
 def test_properties_of_network_and_reference_by_the_same_code(finished):
     table = results(finished, "properties")
     assert [row["of"] for row in table] == ["reference", "network"]
@@ -76,6 +78,7 @@ def test_properties_of_network_and_reference_by_the_same_code(finished):
         np.testing.assert_allclose(arrays["reference:0:adf"].sum() * 2.0, 1.0)
 
 
+@pytest.mark.slow
 def test_running_again_changes_nothing_and_another_entry_extends(finished):
     before = (finished / "results" / "properties.json").read_bytes()
     written = {p: p.stat().st_mtime_ns for p in finished.glob("rounds/**/*.tree")}
@@ -103,6 +106,7 @@ def test_members_that_stalled_are_left_out():
         np.testing.assert_array_equal(left.params["weights"], params["weights"][good])
 
 
+@pytest.mark.slow
 def test_diffusion_of_free_flight_is_exact(tmp_path):
     """MSD = <v²> t², so D = <v²> (t₁ + t₂) / 6 between two lags, with <v²> = 3 kT/m."""
     idle = constant((18,), energy_eV=0.0)

@@ -9,7 +9,7 @@ from sampling.springs import begin, clusters, springs
 from sampling.wells import at_rest, stiffnesses, wells
 
 from alj import registry
-from alj.potentials.combine import committee
+from alj.potentials.combine import committee, local
 from alj.sampling import SAMPLERS
 from alj.sampling.metadynamics import metadynamics
 from alj.sampling.umbrella import umbrella
@@ -170,6 +170,49 @@ def test_members_that_agree_are_no_trouble():
         np.testing.assert_allclose(frames.external_energy, 0.0, atol=1e-12)
         apart = after.structure.positions - after.structure.positions.mean(axis=1, keepdims=True)
         np.testing.assert_allclose(after.forces, -4.0 * apart, atol=1e-10)
+
+
+def test_the_bias_of_what_labels_leave_unknown():
+    """-τ [(L/N) gᵀ A⁻¹ g]^½ of one network with two last weights, and its force, by hand."""
+
+    def atomic(params, environment):
+        squares = jnp.sum(environment.vectors**2, axis=-1)
+        squares = jnp.where(environment.neighbor_species > 0, squares, 0.0)
+        sums = jnp.stack([jnp.sum(squares, -1), jnp.sum(squares**2, -1)], axis=-1)
+        return sums @ params["readout"]["weights"]
+
+    mean = committee(local(atomic, cutoff=8.0, init=springs().init))
+    params = {"body": {}, "readout": {"weights": jnp.array([[0.1, 0.02]])}, "constants": {}}
+    information, noise = np.array([[3.0, 1.0], [1.0, 2.0]]), 0.04
+    targets = {
+        "information": (jnp.linalg.cholesky(information)[None], jnp.array([noise])),
+        "floor_eV_per_atom": jnp.asarray(-jnp.inf),
+    }
+    dynamics = BATH | {"steps": 1, "record_every": 1}
+    sampler = uncertainty_bias(mean, strength=2.0, of="fisher", dynamics=dynamics)
+    assert sampler.targets == ("information",)
+    init = jax.jit(sampler.stepper.init)
+    positions = np.asarray(clusters(1, atoms=3).positions[0])
+
+    def walk_at(points, targets=targets):
+        structure = clusters(1, atoms=3)._replace(positions=jnp.asarray(points)[None])
+        start = jax.tree.map(lambda leaf: leaf[0], sampler.place(structure))
+        return init(KEY, start, Context(params=params, targets=targets))
+
+    def bias(points):
+        squares = np.sum((points[:, None] - points[None]) ** 2, axis=-1)
+        row = np.array([squares.sum(), (squares**2).sum()])
+        return -2.0 * np.sqrt(noise * row @ np.linalg.solve(information, row))
+
+    walk = walk_at(positions)
+    np.testing.assert_allclose(walk.external, bias(positions), rtol=1e-9)
+    step = np.zeros_like(positions)
+    step[1, 2] = 1e-5
+    high, low = (walk_at(positions + sign * step) for sign in (1, -1))
+    slope = -(high.energy + high.external - low.energy - low.external) / 2e-5
+    np.testing.assert_allclose(walk.forces[1, 2], slope, rtol=1e-5)
+    with pytest.raises(BadInput, match="only a campaign knows"):
+        walk_at(positions, None)
 
 
 def test_a_committee_is_needed():

@@ -100,6 +100,7 @@ def springy(**settings):
     return sampler, *begin(sampler, potential, clusters(2, atoms=6))
 
 
+@pytest.mark.slow
 def test_overflow_of_one_replica_is_replayed():
     sampler, stepper, state, context = springy()
     table = state.replicas.table
