@@ -5,11 +5,17 @@ from pathlib import Path
 import coarse_grained_water as water
 import numpy as np
 import pytest
-from variants import campaigns, read
+from variants import campaigns, merged, read
 
+from alj import registry
 from alj.campaign.plan import make_plan
+from alj.campaign.replay import replay_settings, rounds_of
+from alj.potentials import build_potential
+from alj.selection import SELECTORS
+from alj.training import TRAINERS
 
 ROOT = Path(__file__).parent.parent
+DESIGNS = sorted((ROOT / "configs").glob("optimal_design_*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("coarse_grained_water_*.yaml"))
 
 
@@ -22,6 +28,24 @@ def test_every_variant_of_every_configuration_can_be_built(path):
         limit = make_plan(campaign).stop.labels
         assert limit is not None
         assert limit <= 1000
+
+
+@pytest.mark.parametrize("path", DESIGNS, ids=lambda path: path.stem)
+def test_every_replay_of_every_design_can_be_built(path):
+    plan = read(path)
+    for about in plan["sets"].values():
+        if about is not None:
+            given = merged(plan["replay"], about.get("replay", {}))
+            given["selectors"] = {key: spec for key, spec in given["selectors"].items() if spec}
+            sizes = rounds_of(registry.call(replay_settings, given["replay"], where="replay"))
+            assert sizes == sorted(set(sizes))
+            potential = build_potential(given["potential"], (1, 6, 8))
+            for name in ("trainer", "judge"):
+                registry.build(TRAINERS, given[name], potential, where=name)
+            for spec in given["selectors"].values():
+                spec = {"name": spec} if isinstance(spec, str) else spec
+                bare = {key: value for key, value in spec.items() if key != "trainer"}
+                registry.build(SELECTORS, bare, where="selectors")
 
 
 def test_overlap_of_distributions():

@@ -12,11 +12,13 @@ from alj.arrays import double_precision
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
 from alj.campaign.models import Model, answer_members
+from alj.uncertainty.calibration import conformal_scale
 
 UNTYPED = "default"
 """Where structures without a `config_type` are counted."""
 
 _ATOMS_AT_ONCE = 8192
+_FEWEST = 20
 
 
 class Prediction(NamedTuple):
@@ -58,7 +60,9 @@ def evaluate(
 
     Energies in meV/atom, forces in eV/Å per Cartesian component; None where nothing is labeled.
     With a committee the correlation, over atoms, of the spread of the force ‖std‖ with its error
-    ‖ΔF‖. `bias` and `scatter` are mean and standard deviation of the energy error.
+    ‖ΔF‖, and the factor by which the spread is to be multiplied to bound 90 % of new errors (split
+    conformal, were atoms independent). `bias` and `scatter` are mean and standard deviation of the
+    energy error.
     """
     prediction = prediction or predict(model, dataset)
     names = _config_types(dataset)
@@ -152,7 +156,15 @@ def _errors(dataset: Dataset, prediction: Prediction, members: np.ndarray, commi
         known = np.isfinite(wrong)
         report["force_spread_error_pearson"] = errors.pearson(spread[known], wrong[known])
         report["force_spread_error_spearman"] = errors.spearman(spread[known], wrong[known])
+        report["force_spread_factor_90"] = _factor(wrong[known], spread[known])
     return {key: value if np.isfinite(value) else None for key, value in report.items()}
+
+
+def _factor(wrong: np.ndarray, spread: np.ndarray) -> float:
+    """The conformal scale for 90 %; NaN of too few atoms, or where members agree exactly."""
+    if len(wrong) < _FEWEST or not np.all(spread > 0):
+        return float("nan")
+    return conformal_scale(wrong, spread, coverage=0.9)
 
 
 def _config_types(dataset: Dataset) -> np.ndarray:

@@ -36,6 +36,7 @@ def table(report: dict) -> list[str]:
         "force_rmse_eV_per_A": ("F RMSE", 1000.0),
         "force_max_eV_per_A": ("F max", 1000.0),
         "force_spread_error_spearman": ("spread-error", 1.0),
+        "force_spread_factor_90": ("90 % factor", 1.0),
     }
     rows = [("", *(head for head, _ in columns.values()))]
     by_type = report["by_config_type"]
@@ -44,4 +45,7 @@ def table(report: dict) -> list[str]:
         rows.append((name, *("–" if v is None else f"{scale * v:.4g}" for v, scale in values)))
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:{width}}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
-    return [*lines, "energies in meV/atom, force components in meV/Å"]
+    units = "energies in meV/atom, force components in meV/Å"
+    if report["all"].get("force_spread_factor_90") is not None:
+        units += "; 90 % of force errors lie within the 90 % factor times the committee's spread"
+    return [*lines, units]

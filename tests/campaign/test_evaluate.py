@@ -63,6 +63,7 @@ def test_every_number_is_what_it_says(model, data, members):
         "force_max_eV_per_A": np.abs(off).max(),
         "force_spread_error_pearson": pearsonr(spread, wrong)[0],
         "force_spread_error_spearman": spearmanr(spread, wrong)[0],
+        "force_spread_factor_90": np.sort(wrong / spread)[36],  # the 37th of 40: ⌈0.9 · 41⌉
     }
     assert report["all"] == pytest.approx(expected, rel=1e-9)
     assert set(report["by_config_type"]) == {"even", "odd"}
