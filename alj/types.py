@@ -242,8 +242,10 @@ class Evidence(NamedTuple):
     and known_gradient_features (m, d) gradients of the energy per atom with respect to all weights,
     projected at random;
     qs1 (n,) eV² and qs2 (n,) (eV/Å)² variances of the energy and of the forces that a label would
-    take away (`uncertainty.fisher`); qs2_sketched (n,) an estimate of qs2; atomic_qs1 (n, atoms)
-    eV² of atomic energies; known_qs1, known_qs2, known_qs2_sketched (m,) of the training set;
+    take away: qs1 the numerator of eq. 14 (`uncertainty.fisher`), which ranks alike and does not
+    saturate, qs1_saturated (n,) the whole; qs2 eq. 21, qs2_sketched (n,) an estimate of its
+    numerator; atomic_qs1 (n, atoms) eV² of atomic energies; all of them with known_ before (m,) of
+    the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
     positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
@@ -262,8 +264,10 @@ class Evidence(NamedTuple):
     qs1: Any = None
     qs2: Any = None
     qs2_sketched: Any = None
+    qs1_saturated: Any = None
     atomic_qs1: Any = None
     known_qs1: Any = None
+    known_qs1_saturated: Any = None
     known_qs2: Any = None
     known_qs2_sketched: Any = None
     energy_spread: Any = None

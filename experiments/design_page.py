@@ -15,6 +15,7 @@ from alj.analysis.errors import pearson, spearman
 from alj.campaign import datasets
 from alj.campaign.replay import QUANTITIES
 from alj.campaign.replay_results import curves_of, lines
+from alj.campaign.replay_results import plain_numbers as _plain
 
 PAPER = {
     "ethanol": {"qs1": 0.53, "qs2": 0.60, "ceiling": 0.86, "qs1_qs2": 0.75},
@@ -42,7 +43,7 @@ def collect(found: Mapping[str, dict], target: Path, config: Path) -> None:
                 if figure.is_file():
                     shutil.copy(figure, target / f"{name}_{figure.name}")
             numbers[name] = {"replay": _numbers(about)}
-            if name != "ethanol" and about["origin"] == "stand-in":
+            if np.ptp(datasets.sizes(about["plan"].pool)):
                 _sizes(about).savefig(target / f"{name}_sizes.png", dpi=110)
         else:
             text += ["", "Replay: *not run*."]
@@ -54,7 +55,8 @@ def collect(found: Mapping[str, dict], target: Path, config: Path) -> None:
         else:
             text += ["", "Study of one training set: *not run*."]
     (target / "README.md").write_text("\n".join(text) + "\n")
-    (target / "numbers.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(_plain(numbers), indent=1, sort_keys=True)
+    (target / "numbers.json").write_text(text + "\n")
     print(f"see {target / 'README.md'}")
 
 
@@ -80,10 +82,11 @@ def _data(about) -> list[str]:
     plan = about["plan"]
     sizes = datasets.sizes(plan.pool)
     whose = {str(info.get("reference", "")) for info in plan.pool.info} - {""}
-    source = "made on the spot" if about["origin"] == "stand-in" else "a given file"
+    made = f"made on the spot ({about['about'].get('title', '')})"
+    source = f"the file `{about['file']}`" if about["file"] else made
     labeled = f", labeled with {', '.join(sorted(whose))}" if whose else ""
     return [
-        f"Data: {source} ({about['about'].get('title', '')}){labeled}; "
+        f"Data: {source}{labeled}; "
         f"{datasets.count(plan.pool)} structures of {sizes.min()}–{sizes.max()} atoms to choose "
         f"from, {datasets.count(plan.test)} others to test on. Network: {plan.config['potential']}"
     ]
@@ -182,7 +185,8 @@ def _study(study: Mapping) -> dict[str, float]:
 def _study_table(name: str, study: Mapping, rows: Mapping[str, float]) -> list[str]:
     paper = PAPER.get(name, {})
     said = {
-        "long qs1 pearson": "qs1", "long √qs1 pearson": "qs1" if name == "molecules" else "",
+        # Of QM9 the paper correlates the root.
+        "long √qs1 pearson" if name == "molecules" else "long qs1 pearson": "qs1",
         "long qs2 pearson": "qs2", "committee energy pearson": "committee",
         "qs1 short and long": "short_long", "qs1 of two initializations": "initializations",
         "qs1 and qs2": "qs1_qs2", "ceiling of qs2": "ceiling",
@@ -205,7 +209,7 @@ def _scatter(study: Mapping) -> Figure:
     """Scores against errors, and against each other."""
     forces = "long_qs2" in study
     wrong = study["long_force_error" if forces else "long_energy_error"]
-    label = "mean |ΔF| (eV/Å)" if forces else "|ΔE| (eV/atom)"
+    label = "mean |ΔF| (eV/Å)" if forces else "|ΔE| (eV)"
     panels = [(np.sqrt(study["long_qs1"]), wrong, "√QS1 (eV)", label)]
     if forces:
         panels.append((np.sqrt(study["long_qs2"]), wrong, "√QS2 (eV/Å)", label))

@@ -31,7 +31,7 @@ from alj.campaign import config as configuration
 from alj.campaign import datasets, evidence, scores
 from alj.campaign.replay import fitted, make_plan, per_structure
 from alj.campaign.replay_results import write
-from alj.campaign.store import FolderStore
+from alj.campaign.store import FolderStore, claim
 from alj.cli.environment import prepare
 from alj.cli.replay import follow_all, reports_of
 from alj.registry import build
@@ -59,11 +59,13 @@ def main() -> int:
     for name, about in plan["sets"].items():
         if about is None:
             continue
-        path = files.get(name) or about.get("file") or stand_in(name, about, out, given.collect)
+        given_file = files.get(name) or about.get("file")
+        path = given_file or stand_in(name, about, out, given.collect)
         if path is None:
             print(f"== {name}: no data; give --data {name}=FILE", flush=True)
             continue
         found[name] = one_set(name, about, plan, Path(path), out, given.collect)
+        found[name]["file"] = Path(given_file).name if given_file else None
     design_page.collect(found, RESULTS / given.config.stem, given.config)
     return 0
 
@@ -102,14 +104,15 @@ def one_set(
         write(made, folder, reports)
     with FolderStore(folder / "studies") as store:
         studied = None
+        labels = about.get("study_labels", plan["study"]["labels"])
+        claim(folder / "studies", {"study": {**plan["study"], "labels": labels}, **made.config},
+              extendable=("seeds", "selectors", "replay"))  # fmt: skip
         if not collect:
             print(f"== {name}: studies", flush=True)
             studied = store.remember("study", lambda: study(made, plan["study"], about))
         elif store.knows("study"):
             studied = store.recall("study")
-    origin = "stand-in" if about.get("stand_in") and name in str(path) else "given"
-    return {"plan": made, "reports": reports, "study": studied, "about": about,
-            "origin": origin, "folder": folder}  # fmt: skip
+    return {"plan": made, "reports": reports, "study": studied, "about": about, "folder": folder}
 
 
 def study(plan, settings: Mapping, about: Mapping) -> dict[str, Any]:
@@ -117,8 +120,9 @@ def study(plan, settings: Mapping, about: Mapping) -> dict[str, Any]:
     began = time.monotonic()
     order = np.random.default_rng(7).permutation(datasets.count(plan.pool))
     size = about.get("study_labels", settings["labels"])
-    train, validation = order[:size], order[size : size + plan.settings.validation]
-    pool = datasets.select(plan.pool, np.sort(order[size:])[: settings["pool"]])
+    unseen = size + plan.settings.validation
+    train, validation = order[:size], order[size:unseen]
+    pool = datasets.select(plan.pool, order[unseen : unseen + settings["pool"]])
     known = datasets.select(plan.pool, train)
     brief = next(iter(plan.trainers.values()))
     forces = brief.quantities != ("energy",)
@@ -142,7 +146,7 @@ def study(plan, settings: Mapping, about: Mapping) -> dict[str, Any]:
         params = fitted(plan, trainer, jax.random.key(3), train, validation)
         needs = ("energy_spread", "force_spread") if forces else ("energy_spread",)
         scored = evidence.gather(plan.potential, params, pool, known, needs)
-        found["committee_energy_spread"] = np.asarray(scored.energy_spread)
+        found["committee_energy_spread"] = datasets.sizes(pool) * np.asarray(scored.energy_spread)
         if forces:
             spread = np.asarray(scored.force_spread)
             found["committee_force_spread"] = spread.sum(axis=1) / datasets.sizes(pool)
@@ -165,7 +169,7 @@ def _ceiling(plan, params, known, pool) -> calibration.Correlation:
         rows = fisher.force_rows(plan.potential, one, structure, neighbors)
         q = fisher.variances(jnp.asarray(about.forces[0]), rows)
         real = jnp.repeat(structure.species > 0, 3)
-        return jnp.where(real, about.force_noise[0] * q, jnp.nan)
+        return jnp.where(real, about.force_noise[0] * q / (1.0 + q), jnp.nan)
 
     rows = []
     largest = 3 * int(datasets.sizes(some).max())

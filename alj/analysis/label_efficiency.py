@@ -92,9 +92,10 @@ def _needed(curve: Curve, target: float) -> tuple[float, float, float, int]:
 
 def _band(values: Float[np.ndarray, "seeds points"]):
     """Mean and standard deviation of logarithms over seeds; 0 for a single one."""
-    logs = np.log(values)
-    spread = np.std(logs, axis=0, ddof=1) if len(logs) > 1 else np.zeros(logs.shape[1])
-    return np.mean(logs, axis=0), spread
+    with np.errstate(invalid="ignore"):  # of curves that diverged
+        logs = np.log(values)
+        spread = np.std(logs, axis=0, ddof=1) if len(logs) > 1 else np.zeros(logs.shape[1])
+        return np.mean(logs, axis=0), spread
 
 
 def learning_curves(panels: Mapping[str, Mapping[str, Curve]], *, title: str = "") -> Figure:

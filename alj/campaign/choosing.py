@@ -7,7 +7,9 @@ pools of millions stay out of memory and a run that was stopped goes on where it
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,11 @@ import jax
 import numpy as np
 
 from alj import registry
+from alj.annotations import plain
+from alj.arrays import pad_axis
 from alj.campaign import datasets, evidence, models, scores
 from alj.campaign.datasets import Dataset
-from alj.campaign.store import write_file
+from alj.campaign.store import FolderStore, write_file
 from alj.selection import SELECTORS
 from alj.types import BadInput, Evidence, Selector
 
@@ -74,8 +78,12 @@ def select(
             f"--count: asked for {request.count} structures, {request.pool} has {candidates}; "
             "ask for fewer or give a larger pool"
         )
-    folder = Path(f"{request.out}.work") / _identity(request, model, pool, known)
-    found = _evidence(folder, selector, model, pool, known, on_structures, say)
+    for path in (request.pool, request.train):
+        if path is not None and Path(path).resolve() == Path(request.out).resolve():
+            raise BadInput(f"--out: expected a file of its own, found {path}, which is read")
+    folder = Path(f"{request.out}.work") / _identity(selector, model, pool, known)
+    with FolderStore(folder):
+        found = _evidence(folder, selector, model, pool, known, on_structures, say)
     report = selector.report(found) if selector.report is not None else {}
     picks = np.asarray(selector.choose(jax.random.key(request.seed), found, request.count))
     places = picks[picks >= 0]
@@ -99,9 +107,10 @@ def _known(request, selector: Selector, model, say) -> Dataset:
     return known
 
 
-def _identity(request, model, pool: Dataset, known: Dataset) -> str:
-    """A name for all that the evidence depends on."""
-    digest = hashlib.sha256(str(model.config.get("params")).encode())
+def _identity(selector: Selector, model, pool: Dataset, known: Dataset) -> str:
+    """A name for all that the evidence depends on, and for which of it is wanted."""
+    about = {"model": model.config, "needs": selector.needs, "alj": version("alj")}
+    digest = hashlib.sha256(json.dumps(plain(about), sort_keys=True).encode())
     for data in (pool, known):
         for name in ("positions", "species", "cell", "offsets", "energy", "forces"):
             digest.update(np.ascontiguousarray(getattr(data, name)).tobytes())
@@ -148,43 +157,35 @@ def _slabs(folder, names, model, pool, known, about, on_structures) -> dict[str,
     """Fields of the whole pool as files mapped into memory, slab by slab where still missing."""
     folder.mkdir(parents=True, exist_ok=True)
     total, largest = datasets.count(pool), int(np.max(datasets.sizes(pool)))
-    marker = folder / f"{'-'.join(names)}.done"
+    marker = folder / "done"
     done = int(marker.read_text()) if marker.is_file() else 0
-    arrays: dict[str, np.ndarray] = {}
-    for start in range(done, total, SLAB) if done < total else [total]:
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names if done}
+    for start in range(done, total, SLAB):
         stop = min(start + SLAB, total)
-        if start < stop:
-            part = datasets.select(pool, np.arange(start, stop))
-            found = evidence.gather(
-                model.potential, model.params, part, known, names, information=about
-            )
+        part = datasets.select(pool, np.arange(start, stop))
+        found = evidence.gather(
+            model.potential, model.params, part, known, names, information=about
+        )
         for name in names:
-            path = folder / f"{name}.npy"
-            if start < stop:
-                values = _wide(np.asarray(getattr(found, name)), name, largest)
-                if name not in arrays:
-                    arrays[name] = _opened(path, start > 0, (total, *values.shape[1:]))
-                arrays[name][start:stop] = values
-                arrays[name].flush()  # pyright: ignore[reportAttributeAccessIssue]
-            elif name not in arrays:
-                arrays[name] = np.load(path, mmap_mode="r")
+            values = _wide(np.asarray(getattr(found, name)), name, largest)
+            if name not in arrays:
+                arrays[name] = np.lib.format.open_memmap(
+                    folder / f"{name}.npy", "w+", np.float64, (total, *values.shape[1:])
+                )
+            arrays[name][start:stop] = values
+            arrays[name].flush()  # pyright: ignore[reportAttributeAccessIssue]
+        # Only now is the slab there to go on from.
         write_file(marker, str(stop).encode())
         if on_structures is not None:
             on_structures(stop, total)
     return arrays
 
 
-def _opened(path: Path, there: bool, shape) -> np.ndarray:
-    if there:
-        return np.load(path, mmap_mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=shape)
-
-
 def _wide(values: np.ndarray, name: str, atoms: int) -> np.ndarray:
-    """Per-atom fields padded to the largest structure of the pool."""
+    """Per-atom fields padded, or cut, to the largest structure of the pool."""
     if name not in ("atomic_qs1", "force_spread"):
         return values
-    return np.pad(values, ((0, 0), (0, atoms - values.shape[1])))
+    return pad_axis(values[:, :atoms], atoms, 0.0, axis=1)
 
 
 def _write(request: Request, pool: Dataset, places: np.ndarray) -> None:

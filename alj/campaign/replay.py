@@ -7,6 +7,7 @@ selectors alike. Paths are independent of each other; each remembers its rounds,
 again goes on.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from alj.campaign.supervised import fixed_split
 from alj.potentials import build_potential, resolve_potential
 from alj.selection import SELECTORS
 from alj.training import TRAINERS
-from alj.training.fitting import fit
+from alj.training.fitting import NotFinite, fit
 from alj.types import BadInput, Params, Potential, Selector, Trainer
 
 KEYS = ("seeds", "precision", "data", "potential", "trainer", "judge", "selectors", "replay")
@@ -142,12 +143,15 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         "selectors": dict(_selectors(config["selectors"])),
         "replay": registry.filled(replay_settings, config.get("replay") or {}, "replay"),
     }
+    if not resolved["seeds"] or len(set(resolved["seeds"])) < len(resolved["seeds"]):
+        raise BadInput(f"seeds: expected different numbers, found {list(resolved['seeds'])}")
     settings = registry.call(replay_settings, resolved["replay"], where="replay")
     if settings.reference not in resolved["selectors"]:
         names = ", ".join(resolved["selectors"])
         raise BadInput(f"replay.reference: {settings.reference} is none of: {names}")
     pool, test, notes = _read(resolved["data"], settings)
-    species = tuple(sorted({int(z) for z in pool.species}))
+    species = tuple(sorted({int(z) for z in [*pool.species, *test.species]}))
+    resolved["data"]["digest"] = _digest(pool, test)
     potential = build_potential(resolved["potential"], species)
     trainers, selectors = {}, {}
     for name, spec in resolved["selectors"].items():
@@ -199,7 +203,10 @@ def follow(
         wanted = sizes[index + 1] - size if index + 1 < len(sizes) else 0
 
         def compute(index=index, train=train, wanted=wanted):
-            return _round(plan, name, seed, index, train, wanted)
+            try:
+                return _round(plan, name, seed, index, train, wanted)
+            except NotFinite as error:
+                raise BadInput(f"{name}, seed {seed}, {len(train)} labels: {error}") from None
 
         found = store.remember(f"round-{index:03d}", compute)
         reports.append(found)
@@ -225,8 +232,7 @@ def _round(plan: Plan, name, seed, index, train, wanted) -> dict[str, Any]:
         report["seconds"]["train"] = time.monotonic() - began
     if wanted:
         began = time.monotonic()
-        chosen, seen = _chosen(plan, selector, choose, params, train, rest, wanted)
-        report |= {"chosen": chosen, "correlation": seen}
+        report |= _chosen(plan, selector, choose, params, train, rest, wanted)
         report["seconds"]["choose"] = time.monotonic() - began
     if judged:
         began = time.monotonic()
@@ -256,20 +262,26 @@ def fitted(plan: Plan, trainer: Trainer, key, train, validation) -> Params:
     return fit(key, trainer, plan.potential, None, batches, datasets.count(data)).params
 
 
-def _chosen(plan, selector, key, params, train, rest, wanted):
-    """Places in the pool, and the correlation of each score with the errors of the candidates."""
+def _chosen(plan, selector, key, params, train, rest, wanted) -> dict[str, Any]:
+    """Places in the pool, and the correlation of each score with the errors of the candidates.
+
+    Where fewer qualify than a path must add, to be compared at equal sizes, `filled` random ones
+    make up for them.
+    """
     pool, known = datasets.select(plan.pool, rest), datasets.select(plan.pool, train)
     given = {"samplers": np.zeros(len(rest), int), "walks": np.zeros(len(rest), int),
              "spacing": np.arange(len(rest), dtype=float)}  # fmt: skip
     found = evidence.gather(plan.potential, params, pool, known, selector.needs, **given)
-    picks = np.asarray(selector.choose(key, found, wanted))
+    pick, fill = split_named(key, "pick", "fill")
+    picks = np.asarray(selector.choose(pick, found, wanted))
     picks = picks[picks >= 0]
-    if len(picks) < wanted:
-        # A path must have the sizes that it is compared at.
-        others = np.setdiff1d(np.arange(len(rest)), picks)
-        more = np.asarray(jax.random.permutation(key, len(others)))[: wanted - len(picks)]
-        picks = np.concatenate([picks, others[more]])
-    return rest[picks], _correlations(plan, params, pool, found)
+    others = np.setdiff1d(np.arange(len(rest)), picks)
+    more = np.asarray(jax.random.permutation(fill, len(others)))[: wanted - len(picks)]
+    return {
+        "chosen": rest[np.concatenate([picks, others[more]])],
+        "filled": len(more),
+        "correlation": _correlations(plan, params, pool, found),
+    }
 
 
 def _correlations(plan, params, pool, found) -> dict[str, dict[str, float]]:
@@ -277,18 +289,22 @@ def _correlations(plan, params, pool, found) -> dict[str, dict[str, float]]:
     scores = {
         name: np.asarray(value)
         for name, value in found._asdict().items()
-        if name in ("qs1", "qs2", "qs2_sketched", "energy_spread") and value is not None
+        if name in ("qs1", "qs2", "qs2_sketched") and value is not None
     }
+    atoms = datasets.sizes(pool)
+    if found.energy_spread is not None:
+        scores["energy_spread"] = atoms * np.asarray(found.energy_spread)
     if found.force_spread is not None:
-        scores["force_spread"] = np.mean(np.asarray(found.force_spread), axis=1)
+        scores["force_spread"] = np.sum(np.asarray(found.force_spread), axis=1) / atoms
     if not scores:
         return {}
     forces, energies = per_structure(plan, params, pool)
     result = {}
     for name, score in scores.items():
-        fine = np.isfinite(score)
         result[name] = {
-            f"{kind}_{against}{suffix}": float(measure(form(score[fine]), wrong[fine]))
+            f"{kind}_{against}{suffix}": float(
+                measure(*_known(form(np.maximum(score, 0.0)), wrong))
+            )
             for against, wrong in (("forces", forces), ("energy", energies))
             for kind, measure in (("pearson", measures.pearson), ("spearman", measures.spearman))
             for suffix, form in (("", np.asarray), ("_root", np.sqrt))
@@ -297,30 +313,49 @@ def _correlations(plan, params, pool, found) -> dict[str, dict[str, float]]:
     return result
 
 
+def _known(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    fine = np.isfinite(score) & np.isfinite(wrong)
+    return score[fine], wrong[fine]
+
+
 def _model(plan: Plan, params: Params):
     return models.model_of(plan.potential, params, {})
 
 
 def per_structure(plan, params, data) -> tuple[np.ndarray, np.ndarray]:
-    """Mean absolute force error (eV/Å) and absolute energy error (eV/atom) of each structure."""
+    """Mean absolute force error (eV/Å) and absolute error of the whole energy (eV), one each."""
     found = predict(_model(plan, params), data)
     wrong = np.abs(found.forces - data.forces).mean(axis=1)
     forces = np.add.reduceat(wrong, data.offsets[:-1]) / datasets.sizes(data)
-    return forces, np.abs(found.energy - data.energy) / datasets.sizes(data)
+    return forces, np.abs(found.energy - data.energy)
 
 
 def _errors(plan: Plan, params) -> dict[str, float]:
     found = predict(_model(plan, params), plan.test)
-    forces = 1000.0 * (found.forces - plan.test.forces)
-    energies = 1000.0 * (found.energy - plan.test.energy) / datasets.sizes(plan.test)
-    parts = {"force": forces[np.isfinite(forces)], "energy": energies[np.isfinite(energies)]}
+    test, atoms = plan.test, datasets.sizes(plan.test)
+    parts = {
+        "force": 1000.0 * (found.forces - test.forces)[np.isfinite(test.forces)],
+        "energy": 1000.0 * ((found.energy - test.energy) / atoms)[np.isfinite(test.energy)],
+    }
     kinds = {"mae": measures.mae, "rmse": measures.rmse, "max": measures.largest}
-    return {f"{name}_{kind}": f(part) for name, part in parts.items() for kind, f in kinds.items()}
+    # What is not a number here is a prediction: the network has diverged.
+    return {
+        f"{name}_{kind}": f(part) if np.isfinite(part).all() else float("inf")
+        for name, part in parts.items()
+        for kind, f in kinds.items()
+    }
 
 
 def _selectors(given: Any):
     """Named specifications; a list of names, or a mapping of names of one's own."""
     entries = given.items() if isinstance(given, Mapping) else [(_name(one), one) for one in given]
+    entries = list(entries)
+    names = [name for name, _ in entries]
+    if len(set(names)) < len(names):
+        raise BadInput(
+            f"selectors: {', '.join(names)} are not all different; give them names of your own "
+            "(a mapping)"
+        )
     for name, spec in entries:
         spec = {"name": spec} if isinstance(spec, str) else dict(spec)
         bare = {key: value for key, value in spec.items() if key != "trainer"}
@@ -330,6 +365,15 @@ def _selectors(given: Any):
 
 def _name(spec) -> str:
     return spec if isinstance(spec, str) else str(spec.get("name"))
+
+
+def _digest(*sets: Dataset) -> str:
+    """Of all that a path depends on: its rounds name structures by their places."""
+    digest = hashlib.sha256()
+    for data in sets:
+        for name in ("positions", "species", "cell", "offsets", "energy", "forces"):
+            digest.update(np.ascontiguousarray(getattr(data, name)).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _read(data: dict, settings: Settings) -> tuple[Dataset, Dataset, list[str]]:

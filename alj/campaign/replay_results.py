@@ -20,20 +20,23 @@ def curves_of(reports: Mapping[str, Mapping[int, list[dict]]], quantity: str) ->
     """The learning curve of every selector, over its seeds."""
     found = {}
     for name, seeds in reports.items():
+        if not seeds:
+            continue
         points = [
             {report["labels"]: report["errors"][quantity] for report in path if "errors" in report}
             for path in seeds.values()
         ]
         labels = sorted(set.intersection(*(set(each) for each in points)))
         errors = np.array([[each[size] for size in labels] for each in points])
-        if np.isfinite(errors).all() and errors.size:
+        # NaN: nothing is labeled; infinite: a network that diverged, which is told.
+        if errors.size and not np.isnan(errors).any():
             found[name] = Curve(np.array(labels, float), errors)
     return found
 
 
-def targets_of(curves: Mapping[str, Curve], reference: str) -> float:
-    """The error that the reference strategy ends with: the geometric mean over its seeds."""
-    return float(np.exp(np.mean(np.log(curves[reference].errors[:, -1]))))
+def target_of(curve: Curve) -> float:
+    """The error that every seed of a strategy has reached at its end: the worst of them."""
+    return float(np.max(curve.errors[:, -1]))
 
 
 def table(plan: Plan, reports) -> list[tuple[str, float, dict[str, Needed]]]:
@@ -43,9 +46,8 @@ def table(plan: Plan, reports) -> list[tuple[str, float, dict[str, Needed]]]:
         curves = curves_of(reports, quantity)
         reference = plan.settings.reference
         if reference in curves and len(curves[reference].labels) > 1:
-            target = targets_of(curves, reference)
-            # The reference's own last point must count as reached.
-            found.append((quantity, target, efficiency(curves, target * (1 + 1e-9), reference)))
+            target = target_of(curves[reference])
+            found.append((quantity, target, efficiency(curves, target, reference)))
     return found
 
 
@@ -87,7 +89,9 @@ def write(plan: Plan, folder: Path, reports: Mapping[str, Mapping[int, list[dict
     ]
     _csv(folder / "labels_to_target.csv", needed)
     _csv(folder / "correlations.csv", list(_correlations(reports)))
-    write_file(folder / "replay.json", (json.dumps(_plain(reports), indent=1) + "\n").encode())
+    write_file(
+        folder / "replay.json", (json.dumps(plain_numbers(reports), indent=1) + "\n").encode()
+    )
     for name in ("force", "energy"):
         some = {words: panels[words] for q, words in QUANTITIES.items()
                 if q.startswith(name) and words in panels}  # fmt: skip
@@ -116,11 +120,14 @@ def _csv(path: Path, rows: list[dict]) -> None:
     write_file(path, text.getvalue().encode())
 
 
-def _plain(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
+    """Arrays as lists, whatever is not a finite number as null; what was chosen is left out."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if key != "chosen"}
+        return {str(key): plain_numbers(each) for key, each in value.items() if key != "chosen"}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain_numbers(each) for each in value]
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        return plain_numbers(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None  # JSON has no such numbers
     return value

@@ -277,7 +277,9 @@ def _targets(state: RoundState, plan: Plan, walks: Walks, params) -> dict:
     found = {}
     if "information" in walks.sampler.targets:
         about = scores.information(plan.potential, params, state.data)
-        found["information"] = (jnp.asarray(about.energy), jnp.asarray(about.energy_noise))
+        # The variance that the labels leave is L q; what one more would take away has L/N.
+        noise = about.labeled["energy"] * about.energy_noise
+        found["information"] = (jnp.asarray(about.energy), jnp.asarray(noise))
     energies = np.asarray(state.data.energy) / np.maximum(datasets.sizes(state.data), 1)
     lowest = np.min(energies[np.isfinite(energies)], initial=np.inf)
     floor = lowest - plan.data.floor_below_lowest_eV_per_atom

@@ -20,7 +20,7 @@ from alj.potentials.combine import energy_and_forces
 from alj.types import BadInput, Batch, Params, Potential
 from alj.uncertainty import fisher
 
-ENERGY, FORCES = ("qs1", "atomic_qs1"), ("qs2", "qs2_sketched")
+ENERGY, FORCES = ("qs1", "qs1_saturated", "atomic_qs1"), ("qs2", "qs2_sketched")
 SCORES = (*ENERGY, *FORCES)
 """Scores of a pool; `known_` before them means those of the training set."""
 
@@ -37,8 +37,8 @@ class Information(NamedTuple):
     """What a training set says of the last weights of each member; None: not asked for.
 
     `energy` and `forces` are Cholesky factors (members, weights, weights); the noises L/N, in eV²
-    and (eV/Å)², have one entry for each member; `ranks` say in how many directions the labels speak
-    louder than the prior.
+    and (eV/Å)², have one entry for each member, N counting the `labeled` structures; `ranks` say in
+    how many directions the labels speak louder than the prior.
     """
 
     energy: np.ndarray | None
@@ -46,6 +46,7 @@ class Information(NamedTuple):
     energy_noise: np.ndarray
     force_noise: np.ndarray
     ranks: dict[str, list[int]]
+    labeled: dict[str, int]
 
 
 def information(
@@ -60,8 +61,8 @@ def information(
 ) -> Information:
     """The information of a training set. `on_batch` is told how many structures are done.
 
-    Raises BadInput for a potential without last weights, an empty training set, or information that
-    is not finite.
+    A structure counts for what it is labeled with. Raises BadInput for a potential without last
+    weights, a training set without such labels, or information that is not finite.
     """
     refusal = fisher.no_readout(potential, params)
     if refusal is not None:
@@ -80,19 +81,21 @@ def information(
     assert total is not None
     matrices, (squares, counts) = total
     factors, ranks = {}, {}
+    labeled = {name: round(float(np.max(count))) for name, count in counts.items()}
     for name, of_members in matrices.items():
+        if not labeled[name]:
+            raise BadInput(
+                f"Fisher scores of {name}: expected {name} among the labels of the training set, "
+                "found none; use qs1 where only energies are labeled, qs2 where only forces are"
+            )
         solved = [fisher.fisher(matrix, prior=prior) for matrix in of_members]
         factors[name] = np.stack([one.lower for one in solved])
         ranks[name] = [one.rank for one in solved]
-    # Without labels the noise is unknown: scores are then in its unit.
-    noise = {
-        name: np.where(counts[name] > 0, squares[name] / np.maximum(counts[name], 1), 1.0)
-        / datasets.count(known)
-        for name in squares
-    }
+    noise = {name: squares[name] / np.maximum(counts[name], 1.0) ** 2 for name in squares}
     return Information(
-        factors.get("energy"), factors.get("forces"), noise["energy"], noise["forces"], ranks
-    )
+        factors.get("energy"), factors.get("forces"), noise["energy"], noise["forces"], ranks,
+        labeled,
+    )  # fmt: skip
 
 
 def scored(
@@ -139,12 +142,6 @@ def _sums(potential, wanted, params, batch: Batch):
 
     def member(params, structure, neighbors, labels, weight):
         found = {}
-        if energy:
-            row = fisher.energy_row(potential, params, structure, neighbors).astype(float)
-            found["energy"] = weight * jnp.outer(row, row)
-        if forces:
-            rows = fisher.force_rows(potential, params, structure, neighbors).astype(float)
-            found["forces"] = weight * (rows.T @ rows)
         value, pull = energy_and_forces(potential, params, structure, neighbors)
         real = (structure.species > 0)[:, None] & (weight > 0)
         off = {"energy": value - labels.energy, "forces": pull - labels.forces}
@@ -152,8 +149,19 @@ def _sums(potential, wanted, params, batch: Batch):
             "energy": ~jnp.isnan(labels.energy) & (weight > 0),
             "forces": ~jnp.isnan(labels.forces) & real,
         }
-        squares = {name: jnp.sum(jnp.where(has[name], off[name], 0.0) ** 2) for name in off}
-        return found, (squares, {name: jnp.sum(has[name], dtype=float) for name in has})
+        if energy:
+            row = fisher.energy_row(potential, params, structure, neighbors).astype(float)
+            found["energy"] = jnp.where(has["energy"], jnp.outer(row, row), 0.0)
+        if forces:
+            rows = fisher.force_rows(potential, params, structure, neighbors).astype(float)
+            rows = jnp.where(has["forces"].reshape(-1, 1), rows, 0.0)
+            found["forces"] = rows.T @ rows
+        # Eqs. 8 and 18 of the paper: means over structures, of forces of the means within each.
+        some = {name: jnp.maximum(jnp.sum(has[name]), 1) for name in has}
+        squares = {
+            name: jnp.sum(jnp.where(has[name], off[name], 0.0) ** 2) / some[name] for name in off
+        }
+        return found, (squares, {name: jnp.any(has[name]).astype(float) for name in has})
 
     def together(rows):
         every = jax.vmap(jax.vmap(member, (0, *[None] * 4)), (None, 0, 0, 0, 0))
@@ -186,8 +194,10 @@ def _scores(potential, names, count, params, about, batch: Batch):
         given = (potential, params, structure, neighbors)
         coordinates = 3.0 * jnp.maximum(jnp.sum(structure.species > 0), 1)
         found = {}
-        if "qs1" in names:
-            found["qs1"] = energy_noise * fisher.variances(energy, fisher.energy_row(*given))
+        if {"qs1", "qs1_saturated"} & set(names):
+            q = fisher.variances(energy, fisher.energy_row(*given))
+            every = {"qs1": energy_noise * q, "qs1_saturated": energy_noise * q / (1.0 + q)}
+            found |= {name: value for name, value in every.items() if name in names}
         if "atomic_qs1" in names:
             rows = fisher.atomic_rows(*given)
             found["atomic_qs1"] = energy_noise * fisher.variances(energy, rows)

@@ -1,6 +1,7 @@
 """`alj replay`: learning curves of selectors on a pool that is labeled already."""
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def follow_all(loaded: Mapping[str, Any], plan, folder: Path, quiet: bool) -> in
         total = len(paths) * len(rounds_of(plan.settings))
         spawned = multiprocessing.get_context("spawn")
         with (
-            ProcessPoolExecutor(min(cores(), len(paths)), mp_context=spawned) as pool,
+            ProcessPoolExecutor(min(workers(), len(paths)), mp_context=spawned) as pool,
             RoundBar(folder / "paths", total, quiet=quiet) as bar,
         ):
             running = {
@@ -56,24 +57,22 @@ def follow_all(loaded: Mapping[str, Any], plan, folder: Path, quiet: bool) -> in
             }
             while wait(running.values(), timeout=1.0).not_done:
                 bar.look()
-                failed = [one for one in running.values() if one.done() and one.exception()]
-                if failed:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
-            reports: dict[str, dict[int, list]] = {name: {} for name in plan.selectors}
-            for (name, seed), done in running.items():
-                if not done.cancelled():
-                    reports[name][seed] = done.result()
-        write(plan, folder, reports)
+        reports = reports_of(plan, folder)
+        if reports:
+            write(plan, folder, reports)
+        # A path that fails does not keep the others from ending, nor from being shown.
+        for done in running.values():
+            done.result()
     if not quiet:
         for line in lines(plan, reports):
             click.echo(line)
-        click.echo(f"see {folder / 'learning_force.png'} and the tables beside it")
+        click.echo(f"see the figures and tables in {folder}")
     return 0
 
 
 def _followed(loaded: dict, name: str, seed: int, folder: str) -> list[dict]:
     """One path in a process of its own."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     prepare()
     from alj.campaign.replay import follow, make_plan
     from alj.campaign.store import FolderStore
@@ -81,6 +80,12 @@ def _followed(loaded: dict, name: str, seed: int, folder: str) -> list[dict]:
     plan = make_plan(loaded)
     with FolderStore(Path(folder) / "paths" / f"{name}-{seed}") as store:
         return follow(plan, name, seed, store, lambda done: None)
+
+
+def workers() -> int:
+    """Paths at once: one for each core; one where a GPU does the work, which they would share."""
+    on_cpu = os.environ.get("JAX_PLATFORMS", "") == "cpu" or not Path("/dev/nvidiactl").exists()
+    return cores() if on_cpu else 1
 
 
 def reports_of(plan, folder: Path) -> dict[str, dict[int, list[dict]]]:

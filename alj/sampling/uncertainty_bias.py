@@ -5,10 +5,10 @@
 σ is the standard deviation over the members (ddof 1) of the energy, or the root of the mean over
 atoms of the squared deviations of the forces; or, of one network as well as of several, the
 standard deviation that the Fisher information A of the training set leaves to the energy,
-[(L/N) gᵀ A⁻¹ g]^½ with g = ∂E/∂w of the last weights (the mean square over members). What is
-explored is not an ensemble of any potential: frames are candidates for labels, their weights in the
-canonical ensemble are exp(U/kT). Without a cap the bias grows as fast as the uncertainty and may
-break molecules, where σ has no bound.
+[L gᵀ A⁻¹ g]^½ with g = ∂E/∂w of the last weights and L the mean squared residual of the training
+energies (the mean square over members). What is explored is not an ensemble of any potential:
+frames are candidates for labels, their weights in the canonical ensemble are exp(U/kT). Without a
+cap the bias grows as fast as the uncertainty and may break molecules, where σ has no bound.
 
 C. van der Oord, M. Sachs, D. P. Kovács, C. Ortner, G. Csányi, npj Comput. Mater. 9, 168 (2023),
 doi:10.1038/s41524-023-01104-6; V. Zaverkin, D. Holzmüller, H. Christiansen, F. Errica, F. Alesiani,

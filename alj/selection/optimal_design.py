@@ -71,7 +71,9 @@ def qs3(
     """
     if not beta >= 0:
         raise BadInput(f"beta: expected at least 0, found {beta}")
-    return _ranking({"qs1": 1.0, _forces(estimate): beta}, count, threshold)
+    # Eq. 22 adds saturated terms; a sketch knows the numerators only.
+    of_energy = "qs1_saturated" if estimate == "exact" else "qs1"
+    return _ranking({of_energy: 1.0, _forces(estimate): beta}, count, threshold)
 
 
 def d_optimal(

@@ -10,7 +10,7 @@ from alj.analysis.label_efficiency import Curve, efficiency, labels_to_reach
 from alj.campaign import config as configuration
 from alj.campaign import datasets
 from alj.campaign.replay import follow, make_plan, replay_settings, rounds_of
-from alj.campaign.replay_results import lines, write
+from alj.campaign.replay_results import lines, table, write
 from alj.campaign.store import FolderStore
 from alj.labeling import build_labeler
 from alj.types import BadInput
@@ -83,6 +83,12 @@ def test_tables_and_figures(paths):
     text = lines(plan, reports)
     assert len(text) == 7
     assert text[0].split() == ["quantity", "target", "random", "greedy", "disputed"]
+    # Every seed of the reference has reached the target.
+    for _, target, needed in table(plan, reports):
+        assert 10 <= needed["random"].labels <= 16
+        ends = [path[-1]["errors"] for path in reports["random"].values()]
+        assert any(np.isclose(target, list(end.values())).any() for end in ends)
+    assert "nan" not in "".join(text)
     stored = json.loads((folder / "replay.json").read_text())
     assert stored["greedy"]["2"][2]["labels"] == 16
     for name in ("curves.csv", "labels_to_target.csv", "correlations.csv", "learning_force.png"):
@@ -125,6 +131,8 @@ def test_judged_sizes(pool):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        ("seeds=[]", "seeds: expected different numbers"),
+        ("selectors=[random, d_optimal, d_optimal]", "not all different"),
         ("replay.until=60", "expected at least 65"),
         ("replay.reference=best", "none of: random"),
         ("selectors.random=randon", "did you mean"),

@@ -8,7 +8,7 @@ from alj.selection import SELECTORS
 from alj.types import Evidence
 
 POOL = 30
-SCORES = ("qs1", "qs2", "qs2_sketched")
+SCORES = ("qs1", "qs1_saturated", "qs2", "qs2_sketched")
 DRAWN = ("random", "kmeans_pp")
 OF_MODELS = ("d_optimal", "qs1", "qs2", "qs3", "max_dist", "lcmd", "kmeans_pp")
 SETTINGS = {"along_path": {"reference_frames": 4, "deviations": 0.5}}

@@ -120,6 +120,7 @@ def labeled(count, seed=0):
     return datasets.append(datasets.empty(), made, labels, [{}] * count)
 
 
+@pytest.mark.slow
 def test_streamed_scores_equal_explicit_inverses():
     """Every score of a committee from full matrices, inverted, one structure at a time."""
     potential = POTENTIALS["behler_parrinello"]
@@ -130,9 +131,9 @@ def test_streamed_scores_equal_explicit_inverses():
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     known, pool = labeled(6), labeled(3, seed=51)
     found = evidence.gather(
-        potential, both, pool, known, ("qs1", "qs2", "atomic_qs1", "known_qs1", "known_qs2")
+        potential, both, pool, known, ("qs1", "qs1_saturated", "qs2", "atomic_qs1", "known_qs2")
     )
-    expected = dict.fromkeys(("qs1", "qs2", "known_qs1", "known_qs2"), 0.0)
+    expected = dict.fromkeys(("qs1", "qs1_saturated", "qs2", "known_qs2"), 0.0)
     for one in params:
         rows = {"known": [], "pool": []}
         residuals = []
@@ -147,13 +148,15 @@ def test_streamed_scores_equal_explicit_inverses():
                     labels = datasets.labels(data, i)
                     residuals.append((value - labels.energy, (forces - labels.forces).ravel()))
         energy_noise = np.mean([e**2 for e, _ in residuals]) / 6
-        force_noise = np.mean(np.concatenate([f for _, f in residuals]) ** 2) / 6
+        force_noise = np.mean([np.mean(f**2) for _, f in residuals]) / 6
         a = sum(np.outer(g, g) for g, _ in rows["known"])
         b = sum(np.asarray(f).T @ np.asarray(f) for _, f in rows["known"])
         a, b = (np.linalg.inv(m + 1e-6 * np.trace(m) / 10 * np.eye(10)) for m in (a, b))
         for prefix, name in (("known_", "known"), ("", "pool")):
-            q = [energy_noise * float(g @ a @ g) for g, _ in rows[name]]
-            expected[f"{prefix}qs1"] = expected[f"{prefix}qs1"] + np.array(q) / 2
+            q = np.array([float(g @ a @ g) for g, _ in rows[name]])
+            if name == "pool":
+                expected["qs1"] = expected["qs1"] + energy_noise * q / 2
+                expected["qs1_saturated"] += energy_noise * q / (1 + q) / 2
             each = [np.einsum("if,fg,ig->i", f, b, f) for _, f in rows[name]]
             mean = [force_noise * np.mean(q / (1 + q)) for q in each]
             expected[f"{prefix}qs2"] = expected[f"{prefix}qs2"] + np.array(mean) / 2
@@ -164,6 +167,7 @@ def test_streamed_scores_equal_explicit_inverses():
     assert np.all(found.atomic_qs1[1] > 0)
 
 
+@pytest.mark.slow
 def test_gradient_features_estimate_the_tangent_kernel():
     potential = POTENTIALS["behler_parrinello"]
     params = prepared(potential, [liquid(1, species=KINDS)] * 2, CAPACITY)
@@ -202,6 +206,26 @@ def test_what_cannot_be_scored_is_refused():
     both = jax.tree.map(lambda leaf: leaf[None], params)
     with pytest.raises(BadInput, match="training set"):
         scores.information(potential, both, datasets.empty())
+
+
+def test_information_counts_what_is_labeled_only():
+    """Structures without forces add nothing to the information of forces, nor to their noise."""
+    potential = POTENTIALS["behler_parrinello"]
+    params = prepared(potential, [liquid(1, species=KINDS)] * 2, CAPACITY)
+    both = jax.tree.map(lambda leaf: leaf[None], params)
+    known = datasets.select(labeled(6), [1, 2, 4])
+    rows = slice(known.offsets[2], known.offsets[3])
+    forces = known.forces.copy()
+    forces[rows] = np.nan
+    some = scores.information(potential, both, known._replace(forces=forces), forces=True)
+    first = scores.information(potential, both, datasets.select(known, [0, 1]), forces=True)
+    assert some.labeled == {"energy": 3, "forces": 2}
+    np.testing.assert_allclose(some.forces, first.forces, rtol=1e-9)
+    np.testing.assert_allclose(some.force_noise, first.force_noise, rtol=1e-9)
+    assert not np.allclose(some.energy, first.energy)
+    nothing = known._replace(forces=np.full_like(forces, np.nan))
+    with pytest.raises(BadInput, match="expected forces among the labels"):
+        scores.information(potential, both, nothing, energy=False, forces=True)
 
 
 def test_rank_and_prior_are_told():
