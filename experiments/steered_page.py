@@ -337,7 +337,9 @@ def _activation(runs: Mapping, engine: Mapping) -> Figure:
     for axes, text in ((left, "activation energy"), (right, "relaxed barrier")):
         axes.axhspan(-1, 1, color="#e6e6e6", zorder=0)
         axes.axhline(0, color=GRAY, lw=1)
-        axes.set_yscale("symlog", linthresh=2)
+        low, high = axes.get_ylim()
+        if max(-low, high) > 10:
+            axes.set_yscale("symlog", linthresh=2)
         tidy(axes, "labels", f"{text} - engine's (kcal/mol)")
     legend(figure, left)
     return figure

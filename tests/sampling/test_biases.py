@@ -173,7 +173,7 @@ def test_members_that_agree_are_no_trouble():
 
 
 def test_the_bias_of_what_labels_leave_unknown():
-    """-τ [(L/N) gᵀ A⁻¹ g]^½ of one network with two last weights, and its force, by hand."""
+    """-τ [L gᵀ A⁻¹ g]^½ of one network with two last weights, and its force, by hand."""
 
     def atomic(params, environment):
         squares = jnp.sum(environment.vectors**2, axis=-1)
