@@ -59,113 +59,6 @@ OURS = {
     "muon": {"learning_rate": 0.01, "learning_rates": {**RATES, "network": 0.01, "readout": 0.01}},
 }
 
-PEER = '''
-import importlib, json, sys, time, warnings
-
-warnings.filterwarnings("ignore")
-folder, epochs = sys.argv[1], int(sys.argv[2])
-import jax, jax.numpy as jnp, numpy as np
-from ase.io import read
-from apax.md import ASECalculator
-
-answers = sys.stdout
-sys.stdout = sys.stderr
-
-
-def say(**found):
-    print(json.dumps(found), file=answers, flush=True)
-
-
-class Turns:
-    """A callback of the training that waits for its turn before each epoch."""
-
-    began = None
-
-    def on_epoch_begin(self, epoch):
-        if self.began is not None:
-            say(seconds=time.process_time() - self.began)
-        sys.stdin.readline()
-        self.began = time.process_time()
-
-    def on_train_end(self):
-        say(seconds=time.process_time() - self.began)
-
-    def __getattr__(self, name):
-        return lambda *given, **named: None
-
-
-training = importlib.import_module("apax.train.run")
-turns = Turns()
-training.initialize_callbacks = lambda *given: turns
-settings = {
-    "n_epochs": epochs,
-    "data": {
-        "directory": folder, "experiment": "model",
-        "train_data_path": folder + "/train.extxyz",
-        "val_data_path": folder + "/choosing.extxyz",
-        "batch_size": 32, "valid_batch_size": 50,
-    },
-    "model": {
-        "name": "gmnn", "basis": {"name": "bessel", "n_basis": 16, "r_max": 5.0},
-        "n_radial": 5, "nn": [256, 256], "use_ntk": True, "w_init": "normal",
-    },
-    "optimizer": {"emb_lr": 0.02, "nn_lr": 0.03, "scale_lr": 0.001, "shift_lr": 0.05},
-    "loss": [{"name": "energy", "weight": 1.0}, {"name": "forces", "weight": 4.0}],
-    "metrics": [{"name": "energy", "reductions": ["mae"]}],
-    "progress_bar": {"disable_epoch_pbar": True, "disable_batch_pbar": True},
-}
-training.run(settings)
-held = read(folder + "/held_out.extxyz", ":")
-found = ASECalculator(folder + "/model").batch_eval(held, 100, silent=True)
-pairs = list(zip(found, held))
-energy = [a.get_potential_energy() - b.get_potential_energy() for a, b in pairs]
-forces = [a.get_forces() - b.get_forces() for a, b in pairs]
-say(energy=np.abs(energy).mean() / len(held[0]), forces=np.abs(forces).mean())
-
-
-def calls(frames):
-    """Energy and forces of frames: by the calculator, by its jitted step, and together."""
-    calculator = ASECalculator(folder + "/model")
-    calculator.calculate(frames[0])
-    box = jnp.asarray(frames[0].cell.array, dtype=jnp.float64)
-    positions = [jnp.asarray(a.positions, dtype=jnp.float64) for a in frames]
-    numbers = jnp.asarray(frames[0].numbers)
-
-    def step():
-        for each in positions:
-            calculator.neighbors = jax.block_until_ready(
-                calculator.step(each, calculator.neighbors, box)
-            )[1]
-
-    def ase():
-        for each in frames:
-            calculator.calculate(each)
-
-    made = {"ase": ase, "jitted": step}
-    if not frames[0].pbc.any():
-        pairs = calculator.neighbors.idx
-        model = jax.jit(
-            jax.vmap(
-                lambda x: calculator.model(x, numbers, pairs, box, jnp.full((pairs.shape[1], 3), 0))
-            )
-        )
-        stacked = jnp.stack(positions)
-        made["batch"] = lambda: jax.block_until_ready(model(stacked))
-    return made
-
-
-for line in sys.stdin:
-    file, way = line.split()
-    if file not in globals():
-        globals()[file] = calls(read(folder + "/" + file + ".extxyz", ":"))
-    if way not in globals()[file]:
-        say(seconds=None)
-        continue
-    began = time.process_time()
-    globals()[file][way]()
-    say(seconds=time.process_time() - began)
-'''
-
 
 class Peer:
     """apax in a process of its own, which does what it is told and says what it took."""
@@ -173,8 +66,8 @@ class Peer:
     def __init__(self, python: str | None, folder: Path, epochs: int):
         self.process = None
         if python:
-            (folder / "peer.py").write_text(PEER)
-            command = [python, str(folder / "peer.py"), str(folder), str(epochs)]
+            script = Path(__file__).with_name("gaussian_moments_apax.py")
+            command = [python, str(script), str(folder), str(epochs)]
             log = (folder / "peer.log").open("w")
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -309,9 +202,16 @@ def calls(potential, params, frames: list[Atoms]) -> tuple[dict, float]:
     single = jax.jit(evaluate).lower(alone[0]).compile()
     compilation = time.perf_counter() - began
     model = Model(potential, combine.committee(potential), params, {"members": 1})
-    calculator = CommitteeCalculator(model)
+    moved = frames[0].copy()
+    moved.calc = CommitteeCalculator(model)
+
+    def ase():
+        for each in frames:
+            moved.positions = each.positions
+            moved.get_forces()
+
     made = {
-        "ase": lambda: [calculator.calculate(atoms) for atoms in frames],
+        "ase": ase,
         "jitted": lambda: [jax.block_until_ready(single(each)) for each in alone],
     }
     if not frames[0].pbc.any():
@@ -426,8 +326,9 @@ def main() -> None:
     feature_line(given.repeats)
     frames = frames_of(given.data)
     print(f"frames: {Path(given.data).name if given.data else 'generated, labels by EMT'}")
-    silicon = [bulk("Si", a=5.43, cubic=True) * (2, 2, 2)]
-    silicon[0].rattle(0.05, seed=0)
+    silicon = [bulk("Si", a=5.43, cubic=True) * (2, 2, 2) for _ in range(8)]
+    for seed, atoms in enumerate(silicon):
+        atoms.rattle(0.05, seed=seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder / "train.extxyz", frames[:TRAINED])

@@ -32,7 +32,10 @@ from alj.arrays import safe_norm
 from alj.potentials.symmetry_functions import fade
 from alj.types import Environment
 
-_EXPONENTS = ("", *"xyz", *"xx xy xz yy yz xxx xxy xxz xyy xyz yyy yyz".split())
+_EXPONENTS = (
+    "", "x", "y", "z", "xx", "xy", "xz", "yy", "yz",
+    "xxx", "xxy", "xxz", "xyy", "xyz", "yyy", "yyz",
+)  # fmt: skip
 """The monomials; the others follow from zz = 1 - xx - yy."""
 Symmetry = Literal["full", "legacy"]
 Fade = Literal["cosine", "polynomial"]
