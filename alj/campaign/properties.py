@@ -38,7 +38,7 @@ class PropertySettings(NamedTuple):
     width_A: float
     angle_radius_A: float
     coordination_radius_A: float
-    diffusion_fs: tuple[float, float] | None
+    diffusion_ps: tuple[float, float] | None
 
 
 class Subject(NamedTuple):
@@ -59,7 +59,7 @@ def property_settings(
     width_A: float = 0.05,
     angle_radius_A: float = 4.0,
     coordination_radius_A: float = 3.25,
-    diffusion_fs: tuple[float, float] | None = None,
+    diffusion_ps: tuple[float, float] | None = None,
 ) -> PropertySettings:
     """What is simulated and measured, besides the sampler's own settings.
 
@@ -73,7 +73,7 @@ def property_settings(
         width_A: Width of its bins.
         angle_radius_A: Neighbors within this radius span the angles.
         coordination_radius_A: Radius within which neighbors are counted.
-        diffusion_fs: Two lags; diffusion is the growth of the mean squared displacement between
+        diffusion_ps: Two lags, such as [1, 4]; diffusion is the growth of the mean squared displacement between
             them. A tenth of the dynamics must be longer than the second. Null: not measured.
     """
     if walks < 1 or not 0 <= equilibration_share < 1:
@@ -83,7 +83,7 @@ def property_settings(
         )
     return PropertySettings(
         walks, atoms, mass_amu, equilibration_share, range_A, width_A, angle_radius_A,
-        coordination_radius_A, diffusion_fs,
+        coordination_radius_A, diffusion_ps,
     )  # fmt: skip
 
 
@@ -103,12 +103,12 @@ def sampler_of(
     common, own = registry.divided(SAMPLERS, spec, property_settings, where)
     settings = registry.call(property_settings, common, where=where)
     sampler = registry.build(SAMPLERS, own, potential, where=where)
-    if settings.diffusion_fs is not None:
-        spacing, (_, last) = _spacing(own, where), settings.diffusion_fs
+    if settings.diffusion_ps is not None:
+        spacing, last = _spacing(own, where), 1000.0 * settings.diffusion_ps[1]
         if not last < (sampler.steps // SEGMENTS - 1) * spacing:
             raise BadInput(
-                f"{where}.diffusion_fs: expected lags shorter than a tenth of the dynamics, "
-                f"{sampler.steps // SEGMENTS * spacing:g} fs, found {last:g}"
+                f"{where}.diffusion_ps: expected lags shorter than a tenth of the dynamics, "
+                f"{sampler.steps // SEGMENTS * spacing:g} fs, found {last:g} fs"
             )
     return sampler, settings
 
@@ -118,7 +118,7 @@ def _spacing(spec: dict, where: str = "properties") -> float:
     resolved = registry.resolve(SAMPLERS, spec, where)
     if "timestep_fs" not in resolved:
         raise BadInput(
-            f"{where}.diffusion_fs: expected a molecular dynamics, found {resolved['name']}"
+            f"{where}.diffusion_ps: expected a molecular dynamics, found {resolved['name']}"
         )
     return resolved["timestep_fs"] * resolved["record_every"]
 
@@ -155,7 +155,7 @@ def measure(
             state, frames = run(stepper, go, state, context, steps=steps, start=first)
             used = first >= settings.equilibration_share * sampler.steps
             measured = _measured(frames, settings) if used else None
-            if used and settings.diffusion_fs is not None:
+            if used and settings.diffusion_ps is not None:
                 moved = {"diffusion": _diffusion(frames, settings, own)}
                 measured = {**(measured or {}), **moved}
             return {"leaves": jax.tree.leaves(jax.device_get(state)), "rows": measured}
@@ -243,8 +243,8 @@ def _peaks(curves: dict) -> dict:
 
 def _diffusion(frames, settings: PropertySettings, own: dict) -> np.ndarray:
     """The diffusion coefficient of every walk in one segment, Å²/ps."""
-    assert settings.diffusion_fs is not None
-    first, second = settings.diffusion_fs
+    assert settings.diffusion_ps is not None
+    first, second = (1000.0 * lag for lag in settings.diffusion_ps)
     walks = np.moveaxis(np.asarray(frames.structure.positions, float), 1, 0)
     return np.array(
         [

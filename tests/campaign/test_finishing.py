@@ -117,7 +117,7 @@ def test_diffusion_of_free_flight_is_exact(tmp_path):
     )  # fmt: skip
     spec = {
         "name": "nve", "temperature_K": 300.0, "timestep_fs": 2.0, "steps": 500, "record_every": 1,
-        "walks": 3, "diffusion_fs": [first, second], "longest_step_A": 5.0,
+        "walks": 3, "diffusion_ps": [first / 1000, second / 1000], "longest_step_A": 5.0,
     }  # fmt: skip
     params = idle.init(jax.random.key(0))
     subject = properties.Subject("network", idle, params)
@@ -153,10 +153,14 @@ def test_a_box_is_repeated_along_its_shortest_vectors():
         ("anchor", {"name": "nested_mc"}, "expected a sampler with a temperature_K"),
         ("properties", [{"name": "npt_mc", "walk": 2}], "walks"),
         ("properties", [{"name": "npt_mc", "pressure_bar": -1.0}], "pressure_bar"),
-        ("properties", [{"name": "npt_mc", "diffusion_fs": [4, 12]}], "a molecular dynamics"),
         (
             "properties",
-            [{"name": "nvt_csvr", "steps": 100, "record_every": 1, "diffusion_fs": [4, 12]}],
+            [{"name": "npt_mc", "diffusion_ps": [0.004, 0.012]}],
+            "a molecular dynamics",
+        ),
+        (
+            "properties",
+            [{"name": "nvt_csvr", "steps": 100, "record_every": 1, "diffusion_ps": [0.004, 0.012]}],
             "shorter than a tenth of the dynamics, 10 fs",
         ),
         ("refit", {"name": "levenberg_marquardt", "step": 3}, "steps"),
