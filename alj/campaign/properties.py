@@ -73,8 +73,9 @@ def property_settings(
         width_A: Width of its bins.
         angle_radius_A: Neighbors within this radius span the angles.
         coordination_radius_A: Radius within which neighbors are counted.
-        diffusion_ps: Two lags, such as [1, 4]; diffusion is the growth of the mean squared displacement between
-            them. A tenth of the dynamics must be longer than the second. Null: not measured.
+        diffusion_ps: Two lags, such as [1, 4]; diffusion is the growth of the mean squared
+            displacement between them. A tenth of the dynamics must be longer than the second. Null:
+            not measured.
     """
     if walks < 1 or not 0 <= equilibration_share < 1:
         raise BadInput(
