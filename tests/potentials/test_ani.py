@@ -105,6 +105,7 @@ WEIGHTS = np.random.default_rng(1).normal(size=DESCRIPTOR.width)
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", DANGEROUS)
+@pytest.mark.slow
 def test_dangerous_structures(name, dtype):
     """Value, gradient and Hessian are finite; but on top of each other, they match differences."""
     s = of({"positions": DANGEROUS[name], "species": KINDS}, dtype)
@@ -132,6 +133,7 @@ def curvature(positions, s, neighbors):
     return total(positions), jax.grad(total)(positions), jax.hessian(total)(positions)
 
 
+@pytest.mark.slow
 def test_crowded_atoms_lose_no_neighbor():
     """Whichever length the list of near neighbors is given, alone and in a batch: the same."""
     loose, tight = liquid(1, atoms=12, species=(1, 6)), liquid(2, 12, (1, 6), nearest=2.1)
@@ -164,6 +166,7 @@ def test_largest():
     assert int(largest(counts)) == 5
 
 
+@pytest.mark.slow
 def test_prepare_and_rebase():
     species = (1, 6)
     structures = [liquid(seed, 12, species) for seed in (3, 4, 5)]
@@ -189,6 +192,7 @@ def test_prepare_and_rebase():
         )
 
 
+@pytest.mark.slow
 def test_committee_and_parameter_gradients():
     """The rows that a network is given are chosen at run time: values and slopes stay the same."""
     potential = ani((1, 6), hidden={1: (6, 5), 6: (7, 4)})

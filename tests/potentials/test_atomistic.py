@@ -104,6 +104,7 @@ def test_bad_settings(species, settings, hint):
         behler_parrinello(species, **settings)
 
 
+@pytest.mark.slow
 def test_rebasing_on_other_data_keeps_the_function(mixture):
     potential, structures, energies = mixture
     few = labeled(structures[:2], list(energies[:2]), potential.cutoff, CAPACITY)

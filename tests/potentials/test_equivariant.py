@@ -47,6 +47,7 @@ def test_products_are_those_of_e3x(path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_degree": 3, "correlation": 3}, {"max_degree": 0}])
+@pytest.mark.slow
 def test_rotations_and_reflections(settings):
     potential = equivariant((1, 8), **SMALL, **settings)
     params = noisy(potential.init(jax.random.key(1)))
@@ -162,6 +163,7 @@ def test_small_cell_is_a_supercell():
     np.testing.assert_allclose(all_.reshape(24, 2), np.tile(one, (24, 1)), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_two_derivatives_vanish_at_the_cutoff():
     potential = equivariant((8,), **SMALL)
     params = noisy(potential.init(jax.random.key(4)))
@@ -179,6 +181,7 @@ def test_two_derivatives_vanish_at_the_cutoff():
     np.testing.assert_array_equal(curvature(np.array([1e-9, 0.1])), 0.0)
 
 
+@pytest.mark.slow
 def test_dangerous_places():
     """Two atoms in one place, and atoms alone: finite energies, forces and training gradients."""
     potential = equivariant((8,), **SMALL)
@@ -201,6 +204,7 @@ def test_dangerous_places():
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 def test_signals_begin_with_unit_variance():
     settings = {"cutoff_A": 4.5, "features": 64}
     potential = equivariant((1, 8), **settings)

@@ -136,6 +136,7 @@ def test_activation_keeps_the_second_moment():
     np.testing.assert_allclose(weights @ values**2 / weights.sum(), 1.0, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_an_untrained_network_speaks_in_its_unit():
     """Signals neither fade nor grow through the layers, whatever their widths."""
     structures = [liquid(seed, species=KINDS) for seed in range(4)]

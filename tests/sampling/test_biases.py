@@ -158,6 +158,7 @@ def test_the_bias_leads_to_where_members_disagree():
     assert spreads[1.0].mean() > 1.2 * spreads[0.001].mean()
 
 
+@pytest.mark.slow
 def test_members_that_agree_are_no_trouble():
     mean, params = several()
     equal = jax.tree.map(jnp.ones_like, params)

@@ -68,6 +68,7 @@ def test_follows_what_moves(cutoff):
     assert 2 <= remade < 12
 
 
+@pytest.mark.slow
 def test_grows():
     """Too small in every respect, and right after some growth."""
     s = gas()

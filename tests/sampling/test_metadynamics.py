@@ -102,6 +102,7 @@ def test_plain_hills_make_the_free_energy_of_a_double_well():
     assert error_of(estimates(None, few))[0] > 2.0
 
 
+@pytest.mark.slow
 def test_tempered_hills_make_it_too_and_shrink():
     """Positions late in the walks follow exp(-F/γkT)."""
     factor = 8.0

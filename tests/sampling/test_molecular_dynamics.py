@@ -73,6 +73,7 @@ def test_energy_errors_are_of_second_order_and_time_runs_backwards():
 
 
 @pytest.mark.parametrize("cell", ["isotropic", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_constant_pressure_keeps_its_energy_to_second_order(cell):
     potential, errors = lennard_jones((18,), shift=True, cutoff_A=6.0), []
     for timestep in (5.0, 10.0):
@@ -199,6 +200,7 @@ def test_padding_changes_nothing_and_a_batch_is_its_members():
         )
 
 
+@pytest.mark.slow
 def test_tables_are_carried_and_a_small_one_grows():
     potential = lennard_jones((18,), cutoff_A=6.0)
     sampler = nve(potential, steps=400, record_every=100, timestep_fs=5.0, temperature_K=200.0)

@@ -117,6 +117,7 @@ def test_overflow_of_one_replica_is_replayed():
     assert sampler.steps == 3
 
 
+@pytest.mark.slow
 def test_many_ladders_are_as_each_alone():
     sampler, _, state, context = springy()
     step, keys = jax.jit(sampler.stepper.step), jax.random.split(KEY, 2)
