@@ -9,14 +9,14 @@ from alj.labeling.ase import ase
 from alj.labeling.command import command
 from alj.labeling.dftbplus import dftbplus
 from alj.labeling.engine import Blocks, Reference, check_settings
-from alj.labeling.in_jax import lennard_jones, ml_bop_water
+from alj.labeling.in_jax import lennard_jones, ml_bop_water, nacl_tosi_fumi
 from alj.labeling.mopac import mopac
 from alj.labeling.pyscf import pyscf
 from alj.labeling.sparrow import sparrow
 from alj.labeling.tblite import tblite
 from alj.types import BadInput, Labeler
 
-IN_JAX = (ml_bop_water, lennard_jones)
+IN_JAX = (ml_bop_water, lennard_jones, nacl_tosi_fumi)
 """Potentials of this package: references that cost milliseconds."""
 
 ENGINES = (tblite, sparrow, mopac, pyscf, dftbplus, ase, command)

@@ -7,7 +7,7 @@ structure's own, and a block is a loop over one structure, not a batch.
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from alj.geometry.periodic import images_needed
 from alj.potentials.combine import everything
 from alj.potentials.lennard_jones import lennard_jones as lennard_jones_potential
 from alj.potentials.ml_bop import ml_bop as ml_bop_potential
+from alj.potentials.tosi_fumi import nacl_tosi_fumi as nacl_tosi_fumi_potential
+from alj.potentials.tosi_fumi import unsuitable
 from alj.types import Labeler, LabelingFailed, Labels, Potential, Structure
 
 
@@ -55,17 +57,51 @@ def lennard_jones(
     return InJax("lennard_jones", lennard_jones_potential, keywords)
 
 
+def nacl_tosi_fumi(
+    *,
+    cutoff_A: float = 10.0,
+    accuracy: float = 1e-9,
+    atomic_energies: Literal["whole", "short_range"] = "whole",
+) -> Labeler:
+    """Sodium chloride as rigid ions (Tosi and Fumi) with full Ewald sums.
+
+    F. G. Fumi, M. P. Tosi, J. Phys. Chem. Solids 25, 31 (1964), doi 10.1016/0022-3697(64)90159-3.
+
+    Args:
+        cutoff_A: pair terms end here, without a shift, in Å.
+        accuracy: of Coulomb forces, rms in eV/Å; no limit of the sums changes labels by much more.
+        atomic_energies: "whole" shares out the energy, Coulomb included; "short_range" gives the
+            sum of each ion's pair terms alone. Energies, forces and stress are the same.
+    """
+    keywords = {"cutoff_A": cutoff_A, "accuracy": accuracy}
+    atoms = {"coulomb": False} if atomic_energies == "short_range" else {}
+    return InJax("nacl_tosi_fumi", nacl_tosi_fumi_potential, keywords, unsuitable, atoms)
+
+
 class InJax:
     """A labeler that evaluates a classical `potential`, made by a builder from its keywords.
 
-    It can be pickled, so that other processes may label.
+    `unsuitable` says why a structure has no energy, or None. `atoms` are keywords that differ in
+    the potential that atomic energies are taken from. It can be pickled, so that other processes
+    may label.
     """
 
-    def __init__(self, name: str, builder: Callable[..., Potential], keywords: Mapping[str, Any]):
+    def __init__(
+        self,
+        name: str,
+        builder: Callable[..., Potential],
+        keywords: Mapping[str, Any],
+        unsuitable: Callable[[Structure], str | None] | None = None,
+        atoms: Mapping[str, Any] | None = None,
+    ):
         self.name = name
         self.settings = {**keywords, "precision": "float64"}
-        self._recipe = (name, builder, dict(keywords))
+        if atoms:
+            self.settings["atoms"] = dict(atoms)
+        self._recipe = (name, builder, dict(keywords), unsuitable, atoms)
+        self._unsuitable = unsuitable
         self.potential = _potential(builder, tuple(sorted(keywords.items())))
+        self._of_atoms = _potential(builder, tuple(sorted({**keywords, **(atoms or {})}.items())))
 
     def __reduce__(self):
         return type(self), self._recipe
@@ -89,6 +125,9 @@ class InJax:
         for i, structure in enumerate(structures):
             try:
                 _screen(structure, self.potential.species)
+                reason = self._unsuitable and self._unsuitable(structure)
+                if reason:
+                    raise LabelingFailed("bad_input", reason)
                 padded[i] = _padded(structure)
             except LabelingFailed as failure:
                 answers[i] = failure
@@ -106,7 +145,8 @@ class InJax:
                         continue
                     size = TableSize(int(capacity), images)
                     part = _stacked([padded[i] for i in chosen], len(block.species))
-                    results = _label_block(self.potential, part, jnp.asarray(len(chosen)), size)
+                    both = (self.potential, self._of_atoms)
+                    results = _label_block(both, part, jnp.asarray(len(chosen)), size)
                     rows = zip(*(np.asarray(column) for column in results), strict=True)
                     for i, row in zip(chosen, rows, strict=False):
                         answers[i] = _checked(structures[i], row)
@@ -137,17 +177,23 @@ def _count_block(structures: Structure, count, cutoff: float, images):
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _label_block(potential: Potential, structures: Structure, count, size: TableSize):
+def _label_block(both: tuple[Potential, Potential], structures: Structure, count, size: TableSize):
     """Energies, forces, stresses and atomic energies of the first `count` structures.
+
+    Atomic energies are those of the second potential where it is another than the first.
 
     The number of turns is an argument, so that XLA makes one and the same body for every block.
     """
+    potential, of_atoms = both
     params = potential.init(jax.random.key(0))
 
     def body(i, results):
         structure = jax.tree.map(lambda leaf: leaf[i], structures)
         neighbors = neighbor_table(structure, potential.cutoff, size)
-        row = (*everything(potential, params, structure, neighbors), neighbors.overflow)
+        *whole, atoms = everything(potential, params, structure, neighbors)
+        if of_atoms is not potential:
+            atoms = of_atoms.atomic_energies(params, structure, neighbors)
+        row = (*whole, atoms, neighbors.overflow)
         return jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
 
     block, atoms = structures.species.shape

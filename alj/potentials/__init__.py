@@ -15,9 +15,10 @@ from alj.potentials.ml_bop import ml_bop
 from alj.potentials.priors import with_prior
 from alj.potentials.schnet import schnet
 from alj.potentials.short_range import pair_repulsion, zbl
+from alj.potentials.tosi_fumi import nacl_tosi_fumi
 from alj.types import BadInput, Potential
 
-CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant)
+CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant, nacl_tosi_fumi)
 """Potentials with nothing to train; each may also be a prior of another one."""
 
 POTENTIALS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, *CLASSICAL)
