@@ -10,7 +10,8 @@ again goes on.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -181,9 +182,7 @@ def rounds_of(settings: Settings) -> list[int]:
     return sizes
 
 
-def follow(
-    plan: Plan, name: str, seed: int, store: FolderStore, on_round: Callable[[int], Any]
-) -> list[dict]:
+def follow(plan: Plan, name: str, seed: int, store: FolderStore) -> list[dict]:
     """One path, or what is left of it: a report for every round.
 
     Raises BadInput where the folder holds the path of another selector of that name.
@@ -194,13 +193,12 @@ def follow(
             f"selectors.{name}: its settings have changed since this path was begun; give it "
             "another name, or choose another folder (--out)"
         )
-    begin, _ = split_named(jax.random.key(seed), "begin", "rounds")
+    (begin,) = split_named(jax.random.key(seed), "begin")
     order = np.asarray(jax.random.permutation(begin, datasets.count(plan.pool)))
     train, reports = order[: plan.settings.start], []
-    for index, size in enumerate(rounds_of(plan.settings)):
-        assert len(train) == size
-        sizes = rounds_of(plan.settings)
-        wanted = sizes[index + 1] - size if index + 1 < len(sizes) else 0
+    sizes = rounds_of(plan.settings)
+    for index, (size, after) in enumerate(pairwise([*sizes, sizes[-1]])):
+        wanted = after - size
 
         def compute(index=index, train=train, wanted=wanted):
             try:
@@ -211,7 +209,6 @@ def follow(
         found = store.remember(f"round-{index:03d}", compute)
         reports.append(found)
         train = np.concatenate([train, found["chosen"]])
-        on_round(index + 1)
     return reports
 
 

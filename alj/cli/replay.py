@@ -79,7 +79,7 @@ def _followed(loaded: dict, name: str, seed: int, folder: str) -> list[dict]:
 
     plan = make_plan(loaded)
     with FolderStore(Path(folder) / "paths" / f"{name}-{seed}") as store:
-        return follow(plan, name, seed, store, lambda done: None)
+        return follow(plan, name, seed, store)
 
 
 def workers() -> int:

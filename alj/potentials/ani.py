@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alj.potentials.ani_functions import ani_functions
-from alj.potentials.atomistic import EnergyUnit, energy_scale_and_shift, input_moments
+from alj.potentials.atomistic import EnergyUnit, check_unit, energy_scale_and_shift, input_moments
 from alj.potentials.combine import local
 from alj.potentials.elements import ByElement, by_element
 from alj.types import BadInput, Potential
@@ -122,11 +122,7 @@ def ani(
 def _check(activation, unit):
     if activation not in ACTIVATIONS:
         raise BadInput(f"activation must be one of {sorted(ACTIVATIONS)}, found {activation!r}")
-    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
-        raise BadInput(
-            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
-            f"found {unit.smallest} and {unit.largest}"
-        )
+    check_unit(unit)
 
 
 def _widths(species, hidden):

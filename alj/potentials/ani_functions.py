@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float
 from alj.arrays import safe_norm
 from alj.potentials.blocks import by_blocks
 from alj.potentials.elements import largest
-from alj.potentials.symmetry_functions import Descriptor, fade
+from alj.potentials.symmetry_functions import Descriptor, check_species, fade
 from alj.types import BadInput, Environment
 
 
@@ -90,8 +90,7 @@ class _Nearby(NamedTuple):
 
 
 def _check(species, cutoff, angular_cutoff, grid):
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not (math.isfinite(cutoff) and 0 < grid.first_shift < angular_cutoff <= cutoff):
         raise BadInput(
             f"expected {grid.first_shift} < angular_cutoff_A <= cutoff_A, in Å; found "

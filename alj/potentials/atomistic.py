@@ -23,6 +23,7 @@ from alj.potentials.symmetry_functions import (
     RADIAL_ETAS,
     Descriptor,
     angular_table,
+    check_species,
     symmetry_functions,
 )
 from alj.types import BadInput, Batch, HostKernel, Potential
@@ -38,6 +39,15 @@ class EnergyUnit(NamedTuple):
 
 
 USUAL_UNIT = EnergyUnit()
+
+
+def check_unit(unit: EnergyUnit) -> None:
+    """Raises BadInput for limits that are none."""
+    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
+        raise BadInput(
+            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
+            f"found {unit.smallest} and {unit.largest}"
+        )
 
 
 def behler_parrinello(
@@ -138,17 +148,12 @@ def atomistic(
 
 
 def _check(species, hidden, activation, unit):
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not hidden or min(hidden) < 1:
         raise BadInput(f"hidden must list at least one layer width of at least 1, found {hidden}")
     if activation not in ACTIVATIONS:
         raise BadInput(f"activation must be one of {sorted(ACTIVATIONS)}, found {activation!r}")
-    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
-        raise BadInput(
-            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
-            f"found {unit.smallest} and {unit.largest}"
-        )
+    check_unit(unit)
 
 
 def _by_kind(kinds, x, weights):

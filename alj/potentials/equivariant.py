@@ -43,10 +43,10 @@ import jax
 import jax.numpy as jnp
 
 from alj.geometry.environment import environment
-from alj.potentials.atomistic import EnergyUnit, energy_scale_and_shift
+from alj.potentials.atomistic import EnergyUnit, check_unit, energy_scale_and_shift
 from alj.potentials.blocks import by_blocks
 from alj.potentials.combine import local
-from alj.potentials.symmetry_functions import fade
+from alj.potentials.symmetry_functions import check_species, fade
 from alj.potentials.tensor_products import couple, harmonics, paths, split
 from alj.types import BadInput, Environment, Params, Potential
 
@@ -121,8 +121,7 @@ def equivariant(
 
 def _check(shape, unit):
     species = shape.species
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not (math.isfinite(shape.cutoff) and shape.cutoff > 0):
         raise BadInput(f"cutoff_A must be a positive length in Å, found {shape.cutoff}")
     if min(shape.features, shape.radial_functions, shape.interactions) < 1:
@@ -135,11 +134,7 @@ def _check(shape, unit):
             "expected a max_degree of 0 to 4 and a correlation of 1 to 3, found "
             f"{shape.max_degree} and {shape.correlation}"
         )
-    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
-        raise BadInput(
-            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
-            f"found {unit.smallest} and {unit.largest}"
-        )
+    check_unit(unit)
 
 
 def _atomic_energies(shape, params: Params, env: Environment):

@@ -27,10 +27,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from alj.geometry.environment import environment
-from alj.potentials.atomistic import EnergyUnit, energy_scale_and_shift
+from alj.potentials.atomistic import EnergyUnit, check_unit, energy_scale_and_shift
 from alj.potentials.blocks import by_blocks
 from alj.potentials.combine import local
 from alj.potentials.moments import count_invariants, gaussian_sums, invariants
+from alj.potentials.symmetry_functions import check_species
 from alj.types import BadInput, Potential
 
 
@@ -132,8 +133,7 @@ _UNIT = 1.6765324703310907
 
 
 def _check(species, cutoff, nearest, channels, gaussians, hidden, unit):
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not (math.isfinite(cutoff) and 0 <= nearest < cutoff):
         raise BadInput(f"expected 0 <= nearest_A < cutoff_A, in Å; found {nearest} and {cutoff}")
     if channels < 1 or gaussians < 1:
@@ -142,11 +142,7 @@ def _check(species, cutoff, nearest, channels, gaussians, hidden, unit):
         )
     if not hidden or min(hidden) < 1:
         raise BadInput(f"hidden must list at least one layer width of at least 1, found {hidden}")
-    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
-        raise BadInput(
-            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
-            f"found {unit.smallest} and {unit.largest}"
-        )
+    check_unit(unit)
 
 
 def _kinds(of, species, dtype):

@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from alj.potentials.atomistic import EnergyUnit, energy_scale_and_shift
+from alj.potentials.atomistic import EnergyUnit, check_unit, energy_scale_and_shift
 from alj.potentials.blocks import by_blocks
 from alj.potentials.combine import local
-from alj.potentials.symmetry_functions import fade
+from alj.potentials.symmetry_functions import check_species, fade
 from alj.types import BadInput, Environment, Params, Potential
 
 
@@ -98,8 +98,7 @@ def _(primals, tangents):
 
 
 def _check(species, cutoff, features, gaussians, interactions, unit):
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not (math.isfinite(cutoff) and cutoff > 0):
         raise BadInput(f"cutoff_A must be a positive length in Å, found {cutoff}")
     if features < 2 or gaussians < 2 or interactions < 1:
@@ -107,11 +106,7 @@ def _check(species, cutoff, features, gaussians, interactions, unit):
             "expected features and gaussians of at least 2 and at least 1 of interactions, "
             f"found {features}, {gaussians} and {interactions}"
         )
-    if not (0 < unit.smallest <= unit.largest and math.isfinite(unit.largest)):
-        raise BadInput(
-            "energy units must be finite with 0 < energy_unit_min_eV <= energy_unit_max_eV, "
-            f"found {unit.smallest} and {unit.largest}"
-        )
+    check_unit(unit)
 
 
 def _atomic_energies(species, cutoff, gaussians, params: Params, env: Environment):

@@ -109,6 +109,12 @@ def symmetry_functions(
     )
 
 
+def check_species(species: tuple[int, ...]) -> None:
+    """Raises BadInput unless these are distinct atomic numbers."""
+    if not species or len(set(species)) != len(species) or min(species) < 1:
+        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+
+
 def fade(squares: Float[Array, "*shape"], cutoff: float) -> Float[Array, "*shape"]:
     """f_c = [cos(πr/Rc) + 1]/2 = cos²(πr/2Rc) of squared distances r² ≤ Rc², in Å².
 
@@ -127,8 +133,7 @@ FADE_COEFFICIENTS = tuple((-1) ** n / math.factorial(2 * n) for n in range(12))
 
 
 def _check(species, cutoff, radial, angular, form):
-    if not species or len(set(species)) != len(species) or min(species) < 1:
-        raise BadInput(f"species must be distinct atomic numbers, at least one; found {species}")
+    check_species(species)
     if not (math.isfinite(cutoff) and cutoff > 0):
         raise BadInput(f"cutoff_A must be a positive length in Å, found {cutoff}")
     if form not in ("G4", "G5"):

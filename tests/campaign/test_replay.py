@@ -48,7 +48,7 @@ def paths(pool, tmp_path_factory):
         reports[name] = {}
         for seed in plan.seeds:
             with FolderStore(folder / "paths" / f"{name}-{seed}") as store:
-                reports[name][seed] = follow(plan, name, seed, store, lambda done: None)
+                reports[name][seed] = follow(plan, name, seed, store)
     return plan, folder, reports
 
 
@@ -73,7 +73,7 @@ def test_a_path_goes_on_where_it_was(paths):
     plan, folder, reports = paths
     with FolderStore(folder / "paths" / "greedy-1") as store:
         store.forget("round-002")
-        again = follow(plan, "greedy", 1, store, lambda done: None)
+        again = follow(plan, "greedy", 1, store)
     assert again[-1]["errors"] == reports["greedy"][1][-1]["errors"]
 
 
@@ -154,4 +154,4 @@ def test_changed_settings_of_a_selector_are_refused(paths):
         FolderStore(folder / "paths" / "greedy-2") as store,
         pytest.raises(BadInput, match="another name"),
     ):
-        follow(plan._replace(config=other), "greedy", 2, store, lambda done: None)
+        follow(plan._replace(config=other), "greedy", 2, store)

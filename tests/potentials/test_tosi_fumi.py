@@ -35,7 +35,7 @@ def test_equals_the_reference(frames):
         assert abs(float(energy) - frame.get_potential_energy()) < 1e-6
         np.testing.assert_allclose(forces, frame.get_forces(), atol=1e-6, rtol=0)
         virial = np.reshape(frame.info["virial"], (3, 3))
-        np.testing.assert_allclose(-frame.cell.volume * stress, virial, atol=2e-6, rtol=0)
+        np.testing.assert_allclose(-frame.cell.volume * stress, virial, atol=1e-6, rtol=0)
         np.testing.assert_allclose(atomic, frame.arrays["e_atom"], atol=1e-7, rtol=0)
         alone = pairs(s, neighbors)[3]
         np.testing.assert_allclose(alone, frame.arrays["e_bmh"], atol=1e-12, rtol=0)
