@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, SupportsIndex
 import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
-from ase.io.extxyz import key_val_dict_to_str
 from jaxtyping import Float, Int
 
 from alj.arrays import bucket
@@ -26,8 +25,12 @@ from alj.campaign.reading import (
 )
 from alj.campaign.store import write_file
 from alj.campaign.trees import storable
+from alj.campaign.writing import frame_text
 from alj.geometry.neighbors import TableSize, batch_tables, table_size
 from alj.types import BadInput, Batch, Labels, Structure
+
+NEAR_A = 100.0
+"""Positions within this distance of the origin are left as they are."""
 
 EXACT_SIZES = 4
 """So many different sizes at most get batches of exactly their size; more share buckets."""
@@ -231,10 +234,10 @@ def padded_sizes(atoms: np.ndarray) -> np.ndarray:
 def near_origin(positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """Equivalent positions (Å) that survive single precision.
 
-    They are wrapped, and centered along directions that do not repeat; positions within 100 Å of
+    They are wrapped, and centered along directions that do not repeat; positions within `NEAR_A` of
     the origin are left as they are.
     """
-    if np.abs(positions).max(initial=0.0) <= 100.0:
+    if np.abs(positions).max(initial=0.0) <= NEAR_A:
         return positions
     periodic = cell.any(axis=1)
     if periodic.any():
@@ -287,8 +290,13 @@ def write(path: str | Path, dataset: Dataset) -> None:
 
     Raises ValueError where a label is given for some atoms or components only.
     """
-    text = "".join(_frame_text(dataset, i) for i in range(count(dataset)))
-    write_file(Path(path), text.encode())
+    frames = []
+    for i in range(count(dataset)):
+        try:
+            frames.append(frame_text(structure(dataset, i), labels(dataset, i), dataset.info[i]))
+        except ValueError as error:
+            raise ValueError(f"structure {i}: {error}") from None
+    write_file(Path(path), "".join(frames).encode())
 
 
 def _row(dataset: Dataset, index: SupportsIndex, names: tuple[str, ...]) -> dict[str, Any]:
@@ -300,44 +308,58 @@ def _row(dataset: Dataset, index: SupportsIndex, names: tuple[str, ...]) -> dict
 
 def _structures(dataset: Dataset, members, shape: tuple[int, int], dtype) -> Structure:
     """The padded structures of one batch of `shape` (structures, atoms), on the device."""
-    rows = [_row(dataset, member, Structure._fields) for member in members]
-    for row in rows:
-        row["positions"] = near_origin(row["positions"], row["cell"])
-    return Structure(**_stacked(rows, Structure._fields, shape, 0, dtype))
+    stacked = _stacked(dataset, members, Structure._fields, shape, 0)
+    far = np.abs(stacked["positions"]).max(axis=(1, 2), initial=0.0) > NEAR_A
+    for place in np.flatnonzero(far).tolist():
+        atoms = stacked["species"][place] > 0
+        moved = near_origin(stacked["positions"][place, atoms], stacked["cell"][place])
+        stacked["positions"][place, atoms] = moved
+    return Structure(**_on_device(stacked, dtype))
 
 
 def _batch(dataset, members, shape: tuple[int, int], cutoff, dtype, size: TableSize) -> Batch:
     """One batch; its weights are 1 where there is a structure."""
     structures = _structures(dataset, members, shape, dtype)
-    rows = [_row(dataset, member, Labels._fields) for member in members]
     index = np.full(shape[0], -1)
     index[: len(members)] = members
+    labels = _stacked(dataset, members, Labels._fields, shape, np.nan)
     return Batch(
         structures=structures,
         neighbors=batch_tables(structures, cutoff, size=size),
-        labels=Labels(**_stacked(rows, Labels._fields, shape, np.nan, dtype)),
+        labels=Labels(**_on_device(labels, dtype)),
         weights=jnp.asarray(index >= 0, dtype),
         index=jnp.asarray(index, jnp.int32),
     )
 
 
-def _stacked(rows: list[dict], names: tuple[str, ...], shape, missing, dtype) -> dict[str, Any]:
-    """Each field of many structures as one padded array on the device."""
+def _stacked(dataset: Dataset, members, names: tuple[str, ...], shape, missing) -> dict[str, Any]:
+    """Each field of many structures as one padded array."""
+    members = np.asarray(members)
+    atoms = np.arange(shape[1])[None]
+    real = atoms < sizes(dataset)[members][:, None]
+    rows = (dataset.offsets[members][:, None] + atoms)[real]
     stacked = {}
     for name in names:
-        values = [row[name] for row in rows]
-        trailing = values[0].shape[1:] if name in _PER_ATOM else values[0].shape
-        whole = (*shape, *trailing) if name in _PER_ATOM else (shape[0], *trailing)
-        array = np.full(whole, missing, values[0].dtype)
-        for place, value in enumerate(values):
-            array[(place, slice(len(value))) if name in _PER_ATOM else place] = value
-        if array.dtype.kind != "f":
-            stacked[name] = jnp.asarray(array, jnp.int32)
+        values = getattr(dataset, name)
+        if name in _PER_ATOM:
+            array = np.full((*shape, *values.shape[1:]), missing, values.dtype)
+            array[: len(members)][real] = values[rows]
         else:
-            stacked[name] = jnp.asarray(
-                array, jnp.result_type(float) if name == "energy" else dtype
-            )
+            array = np.full((shape[0], *values.shape[1:]), missing, values.dtype)
+            array[: len(members)] = values[members]
+        stacked[name] = array
     return stacked
+
+
+def _on_device(stacked: dict[str, np.ndarray], dtype) -> dict[str, Any]:
+    """Floats as `dtype`, energies as precise as JAX allows, all else as int32."""
+    wanted = {
+        name: (jnp.result_type(float) if name == "energy" else dtype)
+        if array.dtype.kind == "f"
+        else jnp.int32
+        for name, array in stacked.items()
+    }
+    return {name: jnp.asarray(array, wanted[name]) for name, array in stacked.items()}
 
 
 def _report(dataset: Dataset, sources: dict[str, dict[str, int]], ignored: list[str]) -> str:
@@ -355,36 +377,3 @@ def _report(dataset: Dataset, sources: dict[str, dict[str, int]], ignored: list[
         f"{', '.join(taken) or 'no labels'}; {count(dataset)} {noun}, {span} atoms, "
         f"species {symbols}{passed}"
     )
-
-
-def _frame_text(dataset: Dataset, index: SupportsIndex) -> str:
-    """One extxyz frame; `repr` gives the shortest digits that read back to the same number."""
-    one = _row(dataset, index, (*Structure._fields, *Labels._fields))
-    given = {}
-    for field in FIELDS:
-        missing = np.isnan(one[field])
-        if missing.any() and not missing.all():
-            raise ValueError(f"structure {index}: {field} is given in part; extxyz cannot say so")
-        if missing.size and not missing.any():
-            given[field] = one[field]
-    columns, properties = [one["positions"]], "species:S:1:pos:R:3"
-    for field in ("forces", "charges", "atomic_energies"):
-        if field in given:
-            columns.append(given[field].reshape(len(one["species"]), -1))
-            properties += f":REF_{field}:R:{columns[-1].shape[1]}"
-    cell = one["cell"]
-    head = f'Lattice="{_numbers(cell)}" ' if cell.any() else ""
-    head += f'Properties={properties} pbc="{" ".join("FT"[int(row.any())] for row in cell)}"'
-    for name in ("charge", "multiplicity"):
-        head += f" {name}={int(one[name])}" if one[name] else ""
-    head += f" REF_energy={float(given['energy'])!r}" if "energy" in given else ""
-    for field in ("stress", "dipole"):
-        head += f' REF_{field}="{_numbers(given[field])}"' if field in given else ""
-    head += f" {key_val_dict_to_str(dataset.info[index])}" if dataset.info[index] else ""
-    body = zip(one["species"], np.concatenate(columns, axis=1).tolist(), strict=True)
-    lines = [f"{chemical_symbols[z]} {' '.join(map(repr, row))}" for z, row in body]
-    return "\n".join([str(len(lines)), head.replace("\n", " "), *lines, ""])
-
-
-def _numbers(array: np.ndarray) -> str:
-    return " ".join(map(repr, array.reshape(-1).tolist()))

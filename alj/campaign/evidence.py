@@ -103,17 +103,22 @@ def by_structure(function, potential, params, data: Dataset, cutoff: float):
 
     Per-atom results are padded with zeros to the largest structure.
     """
-    rows: list = [None] * datasets.count(data)
+    parts, places, longest = [], [], 0
     for batch in datasets.stream(
         data, cutoff, at_most=CHUNK, at_least=CHUNK, table=datasets.roomy(data)
     ):
         values = np.asarray(function(potential, params, batch.structures, batch.neighbors))
-        for place, index in enumerate(np.asarray(batch.index)):
-            if index >= 0:
-                rows[index] = values[place]
-    longest = np.max([row.shape for row in rows], axis=0, initial=0) if rows else ()
-    filled = [np.pad(r, [(0, n - m) for n, m in zip(longest, r.shape, strict=True)]) for r in rows]
-    return np.stack(filled) if filled else np.zeros((0, 0))
+        index = np.asarray(batch.index)
+        parts.append(values[index >= 0])
+        places.append(index[index >= 0])
+        longest = max(longest, *values.shape[1:2])
+    if not parts:
+        return np.zeros((0, 0))
+    width = (longest,) if parts[0].ndim > 1 else ()
+    filled = np.zeros((datasets.count(data), *width), np.result_type(*parts))
+    for place, part in zip(places, parts, strict=True):
+        filled[(place, *(slice(0, n) for n in part.shape[1:]))] = part
+    return filled
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def _divisions(structures, cells, periodic, radius):
     steepness = np.linalg.norm(np.linalg.pinv(cells), axis=-2).max(axis=0)
     number = np.where(periodic, 1.0 / np.where(periodic, steepness, 1.0) / width, 1.0)
     if periodic.sum() in (0, 2):
-        number = np.where(periodic, number, _extents(structures, cells) / width + 1.0)
+        number = np.where(periodic, number, np.asarray(_extents(structures)) / width + 1.0)
     number = np.floor(np.where(np.isfinite(number), number, 1.0))
     while np.prod(number) > 2.0 * structures.species.shape[1] and number.max() > 2:
         number[np.argmax(number)] = np.floor(0.8 * number.max())
@@ -124,13 +124,14 @@ def _divisions(structures, cells, periodic, radius):
     return first, second, third
 
 
-def _extents(structures, cells):
+@jax.jit
+def _extents(structures):
     """How far the atoms of a batch reach along the directions that do not repeat, Å."""
-    real = np.asarray(structures.species)[..., None] > 0
-    normals = np.asarray(jax.vmap(_normals)(jnp.asarray(cells)))
-    along = np.asarray(structures.positions) @ normals
-    high, low = np.where(real, along, -np.inf), np.where(real, along, np.inf)
-    return np.max(high.max(axis=1) - low.min(axis=1), axis=0, initial=0.0)
+    real = (structures.species > 0)[..., None]
+    along = structures.positions @ jax.vmap(_normals)(structures.cell)
+    high = jnp.max(jnp.where(real, along, -jnp.inf), axis=1)
+    low = jnp.min(jnp.where(real, along, jnp.inf), axis=1)
+    return jnp.max(high - low, axis=0, initial=0.0)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
