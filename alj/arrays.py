@@ -1,10 +1,13 @@
 """Array functions that every floor needs: NaN-safe roots and powers, buckets, padding, keys."""
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from alj.types import Key
@@ -77,3 +80,22 @@ def stack_trees(trees):
 def take_tree(tree, index):
     """`leaf[index]` for every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def across_devices(function: Callable, shared: Any, rows: Any):
+    """`function(shared, rows)`, each device doing its share of the rows (every leaf's first axis).
+
+    `function` must treat each row for itself: then nothing but the time depends on how many devices
+    there are. As many take part as divide the number of rows.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    taking_part = max(n for n in range(1, jax.device_count() + 1) if count % n == 0)
+    if taking_part == 1:
+        return function(shared, rows)
+    mesh = Mesh(np.asarray(jax.devices()[:taking_part]), ("rows",))
+    whole, share = PartitionSpec(), PartitionSpec("rows")
+    # What is the same everywhere and what is not may be mixed: rows never meet.
+    spread = jax.shard_map(
+        function, mesh=mesh, in_specs=(whole, share), out_specs=share, check_vma=False
+    )
+    return spread(shared, rows)

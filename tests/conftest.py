@@ -19,6 +19,8 @@ install_import_hook("alj", "beartype.beartype")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from alj.campaign.programs import forget_when_many  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -29,8 +31,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Compiled programs pile up over hundreds of tests: forget them beyond 2 GB."""
+    """Compiled programs pile up over hundreds of tests: forget them beyond 2 GB, or too many."""
     yield
+    if forget_when_many():
+        return
     memory = Path("/proc/self/statm")
     if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > 2e9:
         jax.clear_caches()

@@ -72,3 +72,18 @@ def test_precision_is_scoped(enable):
         inside = jnp.zeros(1).dtype
     assert inside == (jnp.float64 if enable else jnp.float32)
     assert jnp.zeros(1).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("rows", [6, 5])
+def test_rows_are_shared_among_devices(rows):
+    """Two host devices are there in the tests: an even number of rows is shared, others are not."""
+    assert jax.device_count() == 2
+    table = {"x": jnp.arange(3.0 * rows).reshape(rows, 3)}
+
+    def each(shared, table):
+        return jax.lax.map(lambda row: jnp.sum(jnp.sin(row["x"]) * shared), table)
+
+    shared = jnp.asarray([1.0, 2.0, 3.0])
+    found = jax.jit(lambda: arrays.across_devices(each, shared, table))()
+    assert len(found.sharding.device_set) == (2 if rows == 6 else 1)
+    np.testing.assert_array_equal(found, jax.jit(each)(shared, table))

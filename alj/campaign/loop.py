@@ -25,6 +25,7 @@ from alj.campaign.folder import Run, run_folder
 from alj.campaign.labels import Progress, content_hash
 from alj.campaign.ledger import Ledger
 from alj.campaign.plan import make_plan
+from alj.campaign.programs import forget_when_many
 from alj.campaign.references import check_references, convention_of
 from alj.campaign.relabel import joining
 from alj.campaign.rounds import (
@@ -147,6 +148,7 @@ def _round(
     report = store.remember(f"{index:03d}/report", report_on)
     if index not in run.told:
         run.emit({"event": "round", **report})
+    forget_when_many()
     return after, computed, None
 
 

@@ -25,6 +25,7 @@ from alj.arrays import split_named
 from alj.campaign import datasets, evidence, models
 from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import predict
+from alj.campaign.programs import forget_when_many
 from alj.campaign.store import FolderStore
 from alj.campaign.supervised import fixed_split
 from alj.potentials import build_potential, resolve_potential
@@ -209,6 +210,7 @@ def follow(plan: Plan, name: str, seed: int, store: FolderStore) -> list[dict]:
         found = store.remember(f"round-{index:03d}", compute)
         reports.append(found)
         train = np.concatenate([train, found["chosen"]])
+        forget_when_many()
     return reports
 
 

@@ -5,7 +5,8 @@ by batch, so that only its scores are kept. Of a committee every member has its 
 scores are means over the members.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alj.arrays import double_precision
+from alj.arrays import across_devices, double_precision
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
 from alj.potentials.combine import energy_and_forces
@@ -72,7 +73,7 @@ def information(
     wanted = (energy, forces)
     total, done = None, 0
     with double_precision():
-        for batch in _stream(known, potential):
+        for batch in stream(known, potential, params):
             found = jax.device_get(_sums(potential, wanted, params, batch))
             total = found if total is None else jax.tree.map(np.add, total, found)
             done += int(np.sum(np.asarray(batch.index) >= 0))
@@ -114,25 +115,42 @@ def scored(
         name: np.zeros((datasets.count(data), *((largest,) if name == "atomic_qs1" else ())))
         for name in names
     }
-    done = 0
+
+    def keep(index, values) -> int:
+        index, values = np.asarray(index), jax.device_get(values)
+        real = index >= 0
+        for name in names:
+            rows = values[name][real]
+            found[name][(index[real], *(slice(0, n) for n in rows.shape[1:]))] = rows[
+                (slice(None), *(slice(0, largest) for _ in rows.shape[1:]))
+            ]
+        return int(real.sum())
+
+    done, waiting = 0, deque()
     with double_precision():
-        for batch in _stream(data, potential):
-            values = jax.device_get(_scores(potential, names, signs, params, about[:4], batch))
-            index = np.asarray(batch.index)
-            real = index >= 0
-            for name in names:
-                rows = values[name][real]
-                found[name][(index[real], *(slice(0, n) for n in rows.shape[1:]))] = rows[
-                    (slice(None), *(slice(0, largest) for _ in rows.shape[1:]))
-                ]
-            done += int(real.sum())
+        for batch in stream(data, potential, params):
+            values = batch_scores(potential, names, signs, params, about[:4], batch)
+            waiting.append((batch.index, values))
+            # The next batch is made while this one is computed.
+            done += keep(*waiting.popleft()) if len(waiting) > 1 else 0
+            if on_batch is not None and done:
+                on_batch(done)
+        while waiting:
+            done += keep(*waiting.popleft())
             if on_batch is not None:
                 on_batch(done)
     return found
 
 
-def _stream(data: Dataset, potential: Potential):
-    return datasets.stream(data, potential.cutoff, at_most=CHUNK, table=datasets.roomy(data))
+def stream(data: Dataset, potential: Potential, params: Params) -> Iterator[Batch]:
+    """Padded batches in the precision of the params; sums and solves are float64."""
+    return datasets.stream(
+        data,
+        potential.cutoff,
+        dtype=jnp.result_type(*jax.tree.leaves(params["readout"])),
+        at_most=CHUNK,
+        table=datasets.roomy(data),
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -185,8 +203,9 @@ def _grouped(leaf):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _scores(potential, names, count, params, about, batch: Batch):
-    energy, forces, energy_noise, force_noise = about
+def batch_scores(potential, names, count, params, about, batch: Batch):
+    """Scores of one batch by name, means over the members; `about` are the fields of `Information`
+    up to the noises, `count` the directions of a sketch."""
     atoms = batch.structures.species.shape[1]
     signs = fisher.random_signs(jax.random.key(_SIGNS_SEED), count, atoms)
 
@@ -210,9 +229,14 @@ def _scores(potential, names, count, params, about, batch: Batch):
             found["qs2_sketched"] = force_noise * fisher.sketched_score(forces, rows, coordinates)
         return found
 
-    def one(pair):
-        axes = (0, None if energy is None else 0, None if forces is None else 0, 0, 0, None, None)
-        every = jax.vmap(member, axes)(params, energy, forces, energy_noise, force_noise, *pair)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), every)
+    def block(shared, rows):
+        params, about = shared
+        axes = (0, *(None if each is None else 0 for each in about), None, None)
 
-    return jax.lax.map(one, (batch.structures, batch.neighbors), batch_size=_TOGETHER)
+        def one(pair):
+            every = jax.vmap(member, axes)(params, *about, *pair)
+            return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), every)
+
+        return jax.lax.map(one, rows, batch_size=1 if "qs2" in names else _TOGETHER)
+
+    return across_devices(block, (params, about), (batch.structures, batch.neighbors))

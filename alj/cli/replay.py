@@ -47,9 +47,10 @@ def follow_all(loaded: Mapping[str, Any], plan, folder: Path, quiet: bool) -> in
         claim(folder, plan.config, extendable=("seeds", "selectors"))
         paths = [(name, seed) for seed in plan.seeds for name in plan.selectors]
         total = len(paths) * len(rounds_of(plan.settings))
-        spawned = multiprocessing.get_context("spawn")
+        # Each path in a process of its own: what the one before has compiled is of no use to it.
+        settings = {"mp_context": multiprocessing.get_context("spawn"), "max_tasks_per_child": 1}
         with (
-            ProcessPoolExecutor(min(workers(), len(paths)), mp_context=spawned) as pool,
+            ProcessPoolExecutor(min(workers(), len(paths)), **settings) as pool,
             RoundBar(folder / "paths", total, quiet=quiet) as bar,
         ):
             running = {

@@ -5,10 +5,13 @@ import gc
 import os
 from pathlib import Path
 
+import jax
 import jax.monitoring
 import pytest
 from campaign import crash_points
 from campaign.crash_points import CONFIG
+
+from alj.campaign.programs import forget_when_many
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ROUNDS = 12
@@ -67,3 +70,18 @@ def test_rounds_of_the_same_shapes_compile_nothing(watched):
 def test_memory_stays_flat(watched):
     first, *_, last = watched.memory_MB[3:]
     assert last - first < 5.0, watched.memory_MB
+
+
+def test_programs_are_forgotten_before_their_maps_run_out(tmp_path):
+    limit, maps = tmp_path / "limit", tmp_path / "maps"
+    limit.write_text("100\n")
+    double = jax.jit(lambda x: 2 * x)
+    double(1.0)
+    maps.write_text("a line for each map\n" * 50)
+    assert not forget_when_many(limit, maps)
+    assert double._cache_size() == 1
+    maps.write_text("a line for each map\n" * 51)
+    assert forget_when_many(limit, maps)
+    assert double._cache_size() == 0
+    assert double(1.0) == 2.0
+    assert not forget_when_many(tmp_path / "unknown", maps)

@@ -217,6 +217,7 @@ def test_committee_and_parameter_gradients():
     np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_listed_rows_change_nothing():
     """Rows listed beforehand, one structure at a time or all as one: as found out while running."""
     potential = ani((1, 6), hidden={1: (6, 5), 6: (7, 4)})

@@ -67,6 +67,7 @@ def test_rotations_and_reflections(settings):
         np.testing.assert_allclose(turned, forces @ turn, atol=1e-10 * np.max(np.abs(forces)))
 
 
+@pytest.mark.slow
 def test_hidden_features_turn_by_wigner_matrices():
     potential = equivariant((1, 8), **SMALL, interactions=2)
     params = noisy(potential.init(jax.random.key(1)))
@@ -133,6 +134,7 @@ def slow(params, env, species, *, cutoff_A, features, radial_functions):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("atoms", [14, 70])
 def test_equals_slow_loop(atoms):
     """Periodic, padded, one species unknown to it; 70 atoms are computed in blocks."""

@@ -112,6 +112,7 @@ def test_rotation_reflection_and_permutation():
     np.testing.assert_allclose(found(mixed, radial, "full"), before[order], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_small_cell_of_silicon_costs_what_its_supercells_do():
     potential = gaussian_moments((14,), cutoff_A=5.0, hidden=(32, 16))
     params = prepared(potential, [liquid(1, species=(14,)), liquid(2, species=(14,))], 80)

@@ -39,6 +39,7 @@ def pairs(table, shown=None):
     return found if shown is None else found[shown(found)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cutoff", [None, CUTOFF])
 def test_follows_what_moves(cutoff):
     """Atoms that walk, in a cell that breathes, seen through a table with a skin."""
@@ -86,6 +87,7 @@ def test_grows():
     np.testing.assert_array_equal(pairs(found), pairs(by_pairs(s, CUTOFF, SIZE)))
 
 
+@pytest.mark.slow
 def test_batches():
     """Of two replicas one is stale: both come out as they would alone."""
     s = gas()

@@ -19,6 +19,7 @@ def members(count: int):
     return committee(wells(2)), {"body": {"scale": scales}, "readout": {}, "constants": {}}
 
 
+@pytest.mark.slow
 def test_a_committee_that_disagrees_freezes_the_frame_before():
     potential, params = members(3)
     common = {"steps": 60, "record_every": 1, "timestep_fs": 2.0, "drift": "keep", "skin_A": 5.0}
@@ -54,6 +55,7 @@ def test_a_committee_that_disagrees_freezes_the_frame_before():
         nve(wells(2), force_spread_eV_per_A=0.1)
 
 
+@pytest.mark.slow
 def test_a_frozen_walk_begins_again_where_it_began_and_an_energy_jump_freezes():
     potential = wells(2)
     common = {"steps": 200, "record_every": 1, "timestep_fs": 2.0, "drift": "keep", "skin_A": 5.0}

@@ -109,6 +109,7 @@ def test_nose_hoover_chain_is_that_of_jax_md(monkeypatch):
     np.testing.assert_allclose(ours.momenta, state.momentum, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_atoms_stay_and_the_rest_has_the_temperature():
     potential = springs()
     sampler = nvt_langevin(
@@ -125,6 +126,7 @@ def test_frozen_atoms_stay_and_the_rest_has_the_temperature():
     assert abs(means.mean() - 300.0) < 4 * means.std(ddof=1) / np.sqrt(len(means))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", ["translation", "rotation"])
 def test_motion_of_the_whole_is_removed(drift):
     potential = springs()
@@ -140,6 +142,7 @@ def test_motion_of_the_whole_is_removed(drift):
     assert float(after.bodies.freedoms[0]) == {"translation": 9, "rotation": 6}[drift]
 
 
+@pytest.mark.slow
 def test_a_wall_holds_a_gas():
     potential = lennard_jones((18,), epsilon_eV=0.0)
     sampler = nvt_langevin(
@@ -155,6 +158,7 @@ def test_a_wall_holds_a_gas():
     assert np.max(frames.external_energy) > 0
 
 
+@pytest.mark.slow
 def test_replicas_have_temperatures_of_their_own_and_schedules():
     potential, count = wells(4), 64
     sampler = nvt_langevin(
@@ -174,6 +178,7 @@ def test_replicas_have_temperatures_of_their_own_and_schedules():
     assert abs(frames.temperature_K[10:, ::2].mean() - 300.0) < 15.0
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_and_a_batch_is_its_members():
     potential, structures = springs(), clusters(3)
     sampler = nvt_nose_hoover(potential, steps=200, record_every=100, skin_A=0.1)
@@ -252,6 +257,7 @@ def test_a_step_that_is_too_large_stops_the_walk():
     assert np.all(late == late[:1])
 
 
+@pytest.mark.slow
 def test_a_collapsing_cell_stops_the_walk():
     potential = lennard_jones((18,), cutoff_A=6.0)
     sampler = npt_nose_hoover(

@@ -49,6 +49,7 @@ def bars(scale_A3: float, kT: float = ROOM_TEMPERATURE) -> float:
     return kT / scale_A3 * EV_PER_A3_IN_BAR
 
 
+@pytest.mark.slow
 @LAWS
 def test_ideal_gas_has_the_gamma_distribution_of_volumes(engine):
     chains, atoms, scale = 48, 8, 150.0
@@ -82,6 +83,7 @@ def _lattice_energy(potential, edges):
     return np.asarray(jax.vmap(lambda s, n: energy(potential, params, s, n))(each, tables))
 
 
+@pytest.mark.slow
 @LAWS
 def test_one_atom_among_its_images_has_the_volumes_of_an_integral(engine):
     """P(V) ∝ V exp[-β (E(V) + p V)] with the lattice sum E: images, energies and the exponent."""
@@ -128,6 +130,7 @@ def test_no_volume_move_brings_images_closer_than_the_minimum(engine):
     assert result.pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_the_pressure_inside_is_the_pressure_outside():
     """⟨N kT / V - ∂E/∂V⟩ = p exactly, for any number of atoms: here 8 and their images."""
     potential = lennard_jones((18,), epsilon_eV=0.0104, sigma_A=3.4, cutoff_A=6.0)
@@ -153,6 +156,7 @@ def test_the_pressure_inside_is_the_pressure_outside():
     assert abs(found.mean - 1000.0) < 4 * found.error
 
 
+@pytest.mark.slow
 @ENGINES
 def test_local_differences_equal_full_recomputation(data_folder, engine):
     potential = ml_bop((8,))
@@ -172,6 +176,7 @@ def assert_same_path(first, second):
         np.testing.assert_allclose(one, other, atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow
 def test_both_engines_walk_the_same_path(data_folder):
     potential = ml_bop((8,))
     both = [
@@ -316,6 +321,7 @@ def reduced_density(shift: bool, *, per_edge: int, cycles: int, chains: int, see
     return mean_of_walks(list((atoms / volumes(frames)[sampler.steps // 5 :]).T)), frames
 
 
+@pytest.mark.slow
 def test_a_small_lennard_jones_liquid_has_about_the_density_of_lammps():
     density, _ = reduced_density(True, per_edge=3, cycles=600, chains=2, seed=3)
     assert density.error < 0.01

@@ -37,6 +37,7 @@ def expected_acceptance(cold: float, hot: float, shape: float) -> float:
     return float(np.exp(np.minimum(gain, 0.0)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nvt_langevin", "nvt_nose_hoover"])
 def test_exchanges_keep_every_distribution_and_happen_as_often_as_expected(name):
     potential = wells(ATOMS)
@@ -73,6 +74,7 @@ def test_exchanges_keep_every_distribution_and_happen_as_often_as_expected(name)
     np.testing.assert_allclose(frames.energy[0], frames.observed.energies[0, :, 0])
 
 
+@pytest.mark.slow
 def test_exchanges_are_in_the_books():
     """What the equations of motion and the baths conserve does not jump when rungs trade."""
     potential = wells(ATOMS)
@@ -129,6 +131,7 @@ def test_many_ladders_are_as_each_alone():
     assert frame.structure.positions.shape == (6, 3)
 
 
+@pytest.mark.slow
 def test_frames_of_all_take_turns_and_a_frozen_replica_is_shown_and_left_alone():
     _, stepper, state, context = springy(frames="all")
     _, frames = run(stepper, KEY, state, context, steps=3)

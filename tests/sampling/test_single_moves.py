@@ -40,6 +40,7 @@ def recomputed(potential, params, frames):
     return np.asarray(total(flat, tables)).reshape(frames.energy.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["host", "jax"])
 def test_local_differences_equal_full_recomputation(data_folder, engine):
     potential = ml_bop((8,))
@@ -62,6 +63,7 @@ def test_both_engines_walk_the_same_path(data_folder):
     np.testing.assert_allclose(first, second, atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["host", "jax"])
 def test_cells_below_twice_the_cutoff_count_images_once(engine):
     potential = lennard_jones((18,), epsilon_eV=0.01, sigma_A=3.4, cutoff_A=6.0)
@@ -131,6 +133,7 @@ def test_perturbation_stays_in_its_ranges(data_folder):
     assert np.all(moved.max(axis=(1, 2)) * scale > 0.08)
 
 
+@pytest.mark.slow
 def test_committee_mean_walks_as_one_potential(data_folder):
     from alj.potentials import behler_parrinello
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 import scipy.stats
 from sampling.springs import begin, clusters, freedoms, springs
 
@@ -26,6 +27,7 @@ def test_metropolis_gives_the_canonical_distribution():
     assert abs(reduced.mean() - shape) < 4 * error
 
 
+@pytest.mark.slow
 def test_nested_ensemble_finds_the_density_of_states():
     potential = springs()
     chains, atoms = 64, 4
@@ -48,6 +50,7 @@ def test_nested_ensemble_finds_the_density_of_states():
     assert abs(means.mean() - expected) < max(4 * error, 0.01 * abs(expected))
 
 
+@pytest.mark.slow
 def test_a_nested_walk_above_its_ceiling_descends():
     potential = springs()
     high = clusters(2)

@@ -58,6 +58,7 @@ def test_many_pulls_give_the_free_energy_of_a_dragged_well():
     )
 
 
+@pytest.mark.slow
 def test_the_books_of_a_pull_balance_without_a_bath():
     dynamics = {"name": "nve", "steps": 2000, "record_every": 10, "timestep_fs": 1.0}
     dynamics |= {"initial_temperature_K": 300.0}

@@ -125,6 +125,7 @@ STEEP = [1, 4, 0.5, 0.3, 0.2]
 """Densities of a class with a maximum of more than three means, α = 1; the first is connected."""
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(
     ("other", "joined"),

@@ -38,6 +38,7 @@ def test_every_kind_of_optimizer_is_found():
     assert all(gradient(POTENTIAL, optimizer=name).steps == 300 for name in names)
 
 
+@pytest.mark.slow
 def test_parts_learn_at_rates_of_their_own():
     """A part of rate 0 stays where it was, the others move as they would without it."""
 
