@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from alj.arrays import bucket, split_named
+from alj.arrays import across_devices, bucket, split_named
 from alj.stepping import run
 from alj.training.batching import enlarged, in_precision, without_neighbors
 from alj.training.descriptions import describe
@@ -110,6 +110,8 @@ def fit(
             block=block or _block(trainer, on_block),
             on_block=_watch(on_block),
         )
+        # What learned on several devices goes on in programs for one.
+        state = jax.tree.map(jnp.asarray, jax.device_get(state))
         reached = done + (0 if history is None else len(history.pace))
         return _fitted(state, trainer, train, history, reached)
 
@@ -171,7 +173,8 @@ def _for_members(function, params):
     """`function` of all members at once; or of one after the other.
 
     Products of large matrices gain nothing from a batch: on CPUs large networks are faster one
-    after the other, where what one member needs stays in the cache.
+    after the other, where what one member needs stays in the cache, and as many at a time as there
+    are devices that share the members evenly: the same bits on any number of them.
     """
     axes = Context(params=None, data=Fold(None, None, 0, 0), targets=None)  # pyright: ignore
     sizes = [math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(params)]
@@ -183,12 +186,15 @@ def _for_members(function, params):
         if not one_by_one:
             return jax.vmap(function, (0, 0, axes))(keys, states, context)
 
-        def one(member):
+        def one(context, member):
             key, state, train, validation = member
-            mine = fold._replace(train=train, validation=validation)
+            mine = context.data._replace(train=train, validation=validation)
             return function(key, state, context._replace(data=mine))
 
-        return jax.lax.map(one, (keys, states, fold.train, fold.validation))
+        def some(context, rows):
+            return jax.lax.map(partial(one, context), rows)
+
+        return across_devices(some, context, (keys, states, fold.train, fold.validation))
 
     return every
 

@@ -7,7 +7,7 @@ import pytest
 from training.toys import toy_batch, toy_potential
 
 from alj.potentials.combine import energy_and_forces, forces
-from alj.training import fit, gradient
+from alj.training import fit, fitting, gradient
 from alj.types import BadInput
 
 POTENTIAL = toy_potential()
@@ -143,3 +143,21 @@ def test_loss_of_the_ani_papers():
     for member, trains in enumerate(made.train):
         expected = np.mean((2.0 * energy + 0.1 * force)[member, trains])
         assert made.history.train_loss[0, member] == pytest.approx(expected, rel=1e-4)
+
+
+def test_members_of_large_networks_learn_on_devices_of_their_own(monkeypatch):
+    """Two host devices are there in the tests; where members learn does not matter to them."""
+    trainer = gradient(
+        POTENTIAL, optimizer="sgd", epochs=2, learning_rate=1e-5, members=2, batch_size=99,
+        split="all", precision="float64",
+    )  # fmt: skip
+    together = fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14)
+    monkeypatch.setattr(fitting, "_LARGE", 0)
+    fitting._together.cache_clear()
+    apart = fit(jax.random.key(1), trainer, POTENTIAL, None, (BATCH,), 14)
+    fitting._together.cache_clear()
+    for one, other in zip(
+        jax.tree.leaves(together.params), jax.tree.leaves(apart.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+        assert len(other.devices()) == 1
