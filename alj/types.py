@@ -243,8 +243,9 @@ class Evidence(NamedTuple):
     projected at random;
     qs1 (n,) eV² and qs2 (n,) (eV/Å)² variances of the energy and of the forces that a label would
     take away: qs1 the numerator of eq. 14 (`uncertainty.fisher`), which ranks alike and does not
-    saturate, qs1_saturated (n,) the whole; qs2 eq. 21, qs2_sketched (n,) an estimate of its
-    numerator; atomic_qs1 (n, atoms) eV² of atomic energies; all of them with known_ before (m,) of
+    saturate, qs1_saturated (n,) the whole; qs2 eq. 21, qs2_largest (n,) the same with the largest
+    instead of the mean over force components, qs2_sketched (n,) an estimate of its numerator;
+    atomic_qs1 (n, atoms) eV² of atomic energies; all of them with known_ before (m,) of
     the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
@@ -263,12 +264,14 @@ class Evidence(NamedTuple):
     known_gradient_features: Any = None
     qs1: Any = None
     qs2: Any = None
+    qs2_largest: Any = None
     qs2_sketched: Any = None
     qs1_saturated: Any = None
     atomic_qs1: Any = None
     known_qs1: Any = None
     known_qs1_saturated: Any = None
     known_qs2: Any = None
+    known_qs2_largest: Any = None
     known_qs2_sketched: Any = None
     energy_spread: Any = None
     force_spread: Any = None

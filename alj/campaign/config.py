@@ -32,6 +32,7 @@ KEYS = (
     "precision",
     "explore_with",
     "choose_from",
+    "grow_by",
     "self_test",
     "refit",
     "anchor",

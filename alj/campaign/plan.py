@@ -75,6 +75,7 @@ class Plan(NamedTuple):
     stop: StopSettings
     explore_with: str
     choose_from: str
+    grow_by: float
     refit: Trainer | None
     anchor: dict | None
     properties: tuple[dict, ...]
@@ -167,6 +168,7 @@ def make_plan(config: dict) -> Plan:
         stop=registry.call(stop_settings, config["stop"], where="stop"),
         explore_with=config["explore_with"],
         choose_from=config["choose_from"],
+        grow_by=config["grow_by"],
         refit=None
         if config["refit"] is None
         else registry.build(TRAINERS, config["refit"], potential, where="refit"),

@@ -78,6 +78,7 @@ def propose(
     entries = (plan.boot,) if state.params is None else plan.walks
     params = _walking(state, plan)
     pool, asked = Pool.empty(), Asked(state.round, state.params, state.data)
+    count = _count(plan, state.data)
     report: dict = {"acceptance": {}, "ladder": []}
     chosen: list[int] = []
     for number, walks in enumerate(entries):
@@ -89,8 +90,7 @@ def propose(
         if state.params is None:
             chosen += own.tolist()
         elif plan.choose_from == "each":
-            share = plan.selector.count // len(entries)
-            share += number < plan.selector.count % len(entries)
+            share = count // len(entries) + (number < count % len(entries))
             picking = jax.random.fold_in(choose, number)
             chosen += pick(picking, asked, plan, pool, own, share, {}).tolist()
         if on_certain is not None:
@@ -98,7 +98,6 @@ def propose(
             on_certain(datasets.structures(candidates(pool, plan, state.round, sure)))
     if state.params is not None and plan.choose_from == "all":
         everything = np.arange(len(pool.structures))
-        count = plan.selector.count
         chosen = pick(choose, asked, plan, pool, everything, count, report).tolist()
     predicted = np.asarray([pool.energies[i] for i in chosen])
     report["stopped"] = int(np.sum([pool.stopped[i] for i in chosen]))
@@ -110,6 +109,11 @@ def propose(
         found = datasets.append(found, datasets.structures(copies), info=list(copies.info))
         predicted = np.concatenate([predicted, energies])
     return Proposal(found, predicted, report)
+
+
+def _count(plan: Plan, data: Dataset) -> int:
+    """How many structures a round chooses."""
+    return max(plan.selector.count, round(plan.grow_by * datasets.count(data)))
 
 
 def absorb(

@@ -21,7 +21,8 @@ from alj.potentials.combine import energy_and_forces
 from alj.types import BadInput, Batch, Params, Potential
 from alj.uncertainty import fisher
 
-ENERGY, FORCES = ("qs1", "qs1_saturated", "atomic_qs1"), ("qs2", "qs2_sketched")
+ENERGY = ("qs1", "qs1_saturated", "atomic_qs1")
+FORCES = ("qs2", "qs2_largest", "qs2_sketched")
 SCORES = (*ENERGY, *FORCES)
 """Scores of a pool; `known_` before them means those of the training set."""
 
@@ -207,6 +208,8 @@ def batch_scores(potential, names, count, params, about, batch: Batch):
     """Scores of one batch by name, means over the members; `about` are the fields of `Information`
     up to the noises, `count` the directions of a sketch."""
     atoms = batch.structures.species.shape[1]
+    # The rows of one structure are many already.
+    exact = bool({"qs2", "qs2_largest"} & set(names))
     signs = fisher.random_signs(jax.random.key(_SIGNS_SEED), count, atoms)
 
     def member(params, energy, forces, energy_noise, force_noise, structure, neighbors):
@@ -220,9 +223,10 @@ def batch_scores(potential, names, count, params, about, batch: Batch):
         if "atomic_qs1" in names:
             rows = fisher.atomic_rows(*given)
             found["atomic_qs1"] = energy_noise * fisher.variances(energy, rows)
-        if "qs2" in names:
-            score = fisher.force_score(forces, fisher.force_rows(*given), coordinates)
-            found["qs2"] = force_noise * score
+        if exact:
+            mean, largest = fisher.force_scores(forces, fisher.force_rows(*given), coordinates)
+            every = {"qs2": force_noise * mean, "qs2_largest": force_noise * largest}
+            found |= {name: value for name, value in every.items() if name in names}
         if "qs2_sketched" in names:
             # What pads has no neighbors, and adds nothing.
             rows = fisher.sketched_rows(*given, signs)
@@ -237,6 +241,6 @@ def batch_scores(potential, names, count, params, about, batch: Batch):
             every = jax.vmap(member, axes)(params, *about, *pair)
             return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), every)
 
-        return jax.lax.map(one, rows, batch_size=1 if "qs2" in names else _TOGETHER)
+        return jax.lax.map(one, rows, batch_size=1 if exact else _TOGETHER)
 
     return across_devices(block, (params, about), (batch.structures, batch.neighbors))

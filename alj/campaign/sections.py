@@ -163,6 +163,7 @@ def top_settings(
     precision: Literal["float32", "float64"] = "float32",
     explore_with: Literal["mean", "best", "best_forces"] = "mean",
     choose_from: Literal["all", "each"] = "all",
+    grow_by: float = 0.0,
     self_test: bool | None = None,
 ):
     """Top-level settings.
@@ -177,6 +178,8 @@ def top_settings(
         choose_from: The selector looks at "all" walks of a round together, or at those of "each"
             sampler alone, with its share of the count: what it takes is then labeled while the
             next samplers walk, where the executor works in the background.
+        grow_by: A round chooses at least this share of the labeled structures, where that is more
+            than the selector's count (0.1 in the papers on optimal experimental design).
         self_test: Whether a reference engine is tested on the start before the first round; null
             does so where its labels take less than ten seconds and wait in no queue.
     """

@@ -24,7 +24,7 @@ from alj.selection.lazy_greedy import lazy_greedy
 from alj.selection.shares import even_shares, padded
 from alj.types import BadInput, Evidence, Key, Selector
 
-Estimate = Literal["exact", "sketched"]
+Estimate = Literal["exact", "largest", "sketched"]
 Threshold = Literal["none", "median", "mean"]
 
 
@@ -45,7 +45,8 @@ def qs2(
 
     Args:
         count: Structures chosen in a round.
-        estimate: The variances "exact", or "sketched" along random directions at less cost.
+        estimate: The variances "exact", their "largest" instead of their mean over components, or
+            "sketched" along random directions at less cost.
         threshold: Choose only what varies more than the "median" or "mean" of the training set.
     """
     return _ranking({_forces(estimate): 1.0}, count, threshold)
@@ -63,7 +64,8 @@ def qs3(
     Args:
         count: Structures chosen in a round.
         beta: Weight of the forces (the paper: 1.5 for ethanol, 4.6 for nitrogen on ice).
-        estimate: The variances of forces "exact", or "sketched" at less cost.
+        estimate: The variances of forces "exact", their "largest" instead of their mean, or
+            "sketched" at less cost.
         threshold: Choose only what varies more than the "median" or "mean" of the training set.
 
     Raises:
@@ -72,7 +74,7 @@ def qs3(
     if not beta >= 0:
         raise BadInput(f"beta: expected at least 0, found {beta}")
     # Eq. 22 adds saturated terms; a sketch knows the numerators only.
-    of_energy = "qs1_saturated" if estimate == "exact" else "qs1"
+    of_energy = "qs1" if estimate == "sketched" else "qs1_saturated"
     return _ranking({of_energy: 1.0, _forces(estimate): beta}, count, threshold)
 
 
@@ -143,7 +145,7 @@ def _greedy(pool, matrix, measurable, groups, shares) -> list[int]:
 
 
 def _forces(estimate: Estimate) -> str:
-    return "qs2" if estimate == "exact" else "qs2_sketched"
+    return "qs2" if estimate == "exact" else f"qs2_{estimate}"
 
 
 def _ranking(weights: dict[str, float], count: int, threshold: Threshold) -> Selector:

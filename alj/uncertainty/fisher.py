@@ -155,17 +155,18 @@ def sketched_rows(
     return -jax.vmap(push)(signs.astype(structure.positions.dtype))
 
 
-def force_score(
+def force_scores(
     lower: Float[Array, "weights weights"],
     rows: Float[Array, "coordinates weights"],
     coordinates: Float[Array, ""] | int,
-) -> Float[Array, ""]:
-    """The mean of q/(1+q) over the coordinates of a structure (eq. 21 without L/N).
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean and maximum of q/(1+q) over the coordinates of a structure (eq. 21 without L/N).
 
     Rows of padding are 0 and add nothing; `coordinates` counts the others.
     """
     q = variances(lower, rows)
-    return jnp.sum(q / (1.0 + q)) / coordinates
+    saturated = q / (1.0 + q)
+    return jnp.sum(saturated) / coordinates, jnp.max(saturated)
 
 
 def sketched_score(

@@ -9,8 +9,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from campaign.tiny import labeled
 
-from alj.campaign import datasets, events, models
+from alj.campaign import datasets, events, models, rounds
 from alj.campaign.ledger import Ledger
 from alj.campaign.loop import check, run_campaign
 from alj.campaign.plan import make_plan
@@ -170,3 +171,10 @@ def test_bad_configurations_get_one_clear_line(path, value, words):
     with pytest.raises(BadInput, match=words) as caught:
         make_plan({**CONFIG, path: value})
     assert "\n" not in str(caught.value)
+
+
+def test_a_round_chooses_a_share_of_what_is_labeled():
+    plan = make_plan(CONFIG)
+    many = datasets.select(labeled(5), [0] * 300)
+    assert rounds._count(plan, many) == plan.selector.count
+    assert rounds._count(plan._replace(grow_by=0.1), many) == 30

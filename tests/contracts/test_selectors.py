@@ -8,7 +8,7 @@ from alj.selection import SELECTORS
 from alj.types import Evidence
 
 POOL = 30
-SCORES = ("qs1", "qs1_saturated", "qs2", "qs2_sketched")
+SCORES = ("qs1", "qs1_saturated", "qs2", "qs2_largest", "qs2_sketched")
 DRAWN = ("random", "kmeans_pp")
 JUDGING = [
     builder

@@ -167,6 +167,8 @@ def test_strategies_rank_by_their_scores():
     sketched = qs2(estimate="sketched")
     assert sketched.needs == ("qs2_sketched",)
     assert sketched.choose(KEY, pool, 7).tolist() == top(pool.qs2_sketched)
+    largest = qs2(estimate="largest")
+    assert largest.choose(KEY, pool, 7).tolist() == top(pool.qs2_largest)
     of_energy = pool.qs1_saturated
     assert qs3(beta=4.6).choose(KEY, pool, 7).tolist() == top(of_energy + 4.6 * pool.qs2)
     assert qs3().choose(KEY, pool, 7).tolist() == top(of_energy + 1.5 * pool.qs2)

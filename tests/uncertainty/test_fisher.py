@@ -81,7 +81,7 @@ def test_padding_changes_no_score(case):
         rows = force_rows(potential, params, one, neighbors)
         row = energy_row(potential, params, one, neighbors)
         lower = jnp.asarray(fisher.fisher(np.eye(len(row))).lower)
-        found.append([fisher.variances(lower, row), fisher.force_score(lower, rows, 36)])
+        found.append([fisher.variances(lower, row), fisher.force_scores(lower, rows, 36)[0]])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
 
 
@@ -130,10 +130,9 @@ def test_streamed_scores_equal_explicit_inverses():
     ]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     known, pool = labeled(6), labeled(3, seed=51)
-    found = evidence.gather(
-        potential, both, pool, known, ("qs1", "qs1_saturated", "qs2", "atomic_qs1", "known_qs2")
-    )
-    expected = dict.fromkeys(("qs1", "qs1_saturated", "qs2", "known_qs2"), 0.0)
+    names = ("qs1", "qs1_saturated", "qs2", "qs2_largest", "known_qs2", "known_qs2_largest")
+    found = evidence.gather(potential, both, pool, known, (*names, "atomic_qs1"))
+    expected = dict.fromkeys(names, 0.0)
     for one in params:
         rows = {"known": [], "pool": []}
         residuals = []
@@ -158,8 +157,9 @@ def test_streamed_scores_equal_explicit_inverses():
                 expected["qs1"] = expected["qs1"] + energy_noise * q / 2
                 expected["qs1_saturated"] += energy_noise * q / (1 + q) / 2
             each = [np.einsum("if,fg,ig->i", f, b, f) for _, f in rows[name]]
-            mean = [force_noise * np.mean(q / (1 + q)) for q in each]
-            expected[f"{prefix}qs2"] = expected[f"{prefix}qs2"] + np.array(mean) / 2
+            for score, of_rows in (("qs2", np.mean), ("qs2_largest", np.max)):
+                values = np.array([force_noise * of_rows(q / (1 + q)) for q in each])
+                expected[prefix + score] = expected[prefix + score] + values / 2
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(found, name), value, rtol=2e-6, err_msg=name)
     assert found.atomic_qs1.shape == (3, 12)
