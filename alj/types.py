@@ -129,6 +129,8 @@ class Potential(NamedTuple):
     rebase: `(params, batches) -> params`: the same function, its constants taken from other data;
         None where a warm start keeps the constants.
     member: the potential of one member, where this is the mean of a committee (else None).
+    networks: what it is made of, where it is one network for each class of structures
+        (`potentials.meta_networks`), which are trained class by class (else None).
     """
 
     init: Callable[[Key], Params]
@@ -144,6 +146,7 @@ class Potential(NamedTuple):
     describe_environment: Callable[[Environment], Description] | None = None
     rebase: Callable[[Params, tuple[Batch, ...]], Params] | None = None
     member: Any = None
+    networks: Any = None
 
 
 class Context(NamedTuple):
@@ -250,7 +253,11 @@ class Evidence(NamedTuple):
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
     positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
-    atomic_energies (n, atoms) eV.
+    atomic_energies (n, atoms) eV;
+    force_deviation (n,) eV/Å the largest deviation of a member's force from the mean; spectra
+    (n, d) of Coulomb matrices in units of a network of classes, regions (n,) where they lie
+    relative to it (`selection.esoinn_queries`) and nodes (n,) its nearest node; closest_radii (n,)
+    the shortest distance of two atoms over the sum of their covalent radii.
     """
 
     energies: Any = None
@@ -281,6 +288,11 @@ class Evidence(NamedTuple):
     species: Any = None
     descriptors: Any = None
     atomic_energies: Any = None
+    force_deviation: Any = None
+    spectra: Any = None
+    regions: Any = None
+    nodes: Any = None
+    closest_radii: Any = None
 
 
 class Selector(NamedTuple):
@@ -289,12 +301,15 @@ class Selector(NamedTuple):
     `needs` names the fields of `Evidence` that it looks at, so that nothing else is computed;
     `count` is how many it is configured to choose in a round. `report(evidence)`, where there is
     one, says in named numbers how it judges the pool; it needs no other field than `choose`.
+    `judges_stopped`: frames at which walks were stopped are candidates like all others, instead of
+    being labeled whatever else is.
     """
 
     choose: Callable[[Key, Evidence, int], Int[np.ndarray, " count"]]
     needs: tuple[str, ...] = ()
     count: int = 10
     report: Callable[[Evidence], dict] | None = None
+    judges_stopped: bool = False
 
 
 class Bias(NamedTuple):

@@ -25,6 +25,7 @@ KEYS = (
     "trainer",
     "sampler",
     "selector",
+    "classes",
     "augmentation",
     "labeler",
     "executor",

@@ -156,6 +156,7 @@ def batches(
     table: dict[int, TableSize] | None = None,
     at_most: int | None = None,
     at_least: int = 1,
+    atoms: int | None = None,
 ) -> tuple[Batch, ...]:
     """The data set as padded batches with neighbor tables reaching to `cutoff` (Å).
 
@@ -163,8 +164,9 @@ def batches(
     number of structures is rounded up to a bucket, so that a growing set rarely changes shape.
     `table` remembers the size of the neighbor table for each number of atoms and only ever grows:
     hand in the same dict again to keep shapes. `at_most` cuts groups into batches of so many
-    structures, `at_least` pads small ones to so many. `dtype` (default: JAX's float) is that of
-    everything but the energies, which stay as precise as JAX allows.
+    structures, `at_least` pads small ones to so many. With `atoms` all are padded to that number.
+    `dtype` (default: JAX's float) is that of everything but the energies, which stay as precise as
+    JAX allows.
     """
     return tuple(
         stream(
@@ -176,6 +178,7 @@ def batches(
             table=table,
             at_most=at_most,
             at_least=at_least,
+            atoms=atoms,
         )
     )
 
@@ -190,12 +193,13 @@ def stream(
     table: dict[int, TableSize] | None = None,
     at_most: int | None = None,
     at_least: int = 1,
+    atoms: int | None = None,
 ) -> Iterator[Batch]:
     """`batches` one after another, for sets that do not fit the device at once."""
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     weights = np.ones(count(dataset)) if weights is None else np.asarray(weights)
     table = {} if table is None else table
-    padded = padded_sizes(sizes(dataset))
+    padded = padded_sizes(sizes(dataset)) if atoms is None else np.full(count(dataset), atoms)
     for atoms in np.unique(padded).tolist():
         members = np.flatnonzero(padded == atoms)
         step = min(at_most or len(members), len(members))

@@ -10,8 +10,8 @@ import numpy as np
 
 from alj.campaign import datasets
 from alj.campaign.datasets import Dataset
+from alj.campaign.exploring import explore
 from alj.campaign.plan import Walks, make_walks, reference_potential
-from alj.campaign.rounds import explore
 from alj.selection.shares import evenly_spaced
 from alj.types import Key, Labeler, Params, Structure
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from alj.campaign import datasets, scores
+from alj.campaign import classes, datasets, scores
 from alj.campaign.datasets import Dataset
-from alj.potentials.combine import members
+from alj.potentials.combine import member_energies_and_forces, members
+from alj.potentials.disagreement import largest_deviation
 from alj.potentials.priors import without_prior
 from alj.types import Context, Evidence, Params, Potential
 from alj.uncertainty import force_spread
@@ -27,12 +28,14 @@ def gather(
     needs: tuple[str, ...],
     *,
     information: scores.Information | None = None,
+    network: classes.Map | None = None,
     **given,
 ) -> Evidence:
     """The evidence of a pool that `needs` names; `given` are fields that the caller already has.
 
     `params` are those of a committee of `potential`; `known` is the training set, `information`
-    what it says of the last weights, where this has been summed already.
+    what it says of the last weights, where this has been summed already, and `network` its classes,
+    where these have been learned already.
     """
     wanted = set(needs) - set(given)
     fields = dict(given)
@@ -49,6 +52,10 @@ def gather(
         if name in wanted:
             fields[name] = by_structure(_force_spreads, potential, params, data, potential.cutoff)
     fields |= _fisher_scores(potential, params, pool, known, wanted, information)
+    if "force_deviation" in wanted:
+        found = by_structure(_deviations, potential, params, pool, potential.cutoff)
+        fields["force_deviation"] = found.reshape(-1)
+    fields |= classes.evidence_of(pool, known, wanted, network)
     if "descriptors" in wanted:
         fields["descriptors"] = by_structure(
             _mean_descriptors, potential, params, pool, potential.cutoff
@@ -168,6 +175,14 @@ def _gradient_features(potential, both, structures, neighbors):
 def _force_spreads(potential, params, structures, neighbors):
     doubt, context = force_spread(potential), Context(params=params)
     return jax.lax.map(lambda pair: doubt(context, *pair), (structures, neighbors), batch_size=4)
+
+
+@partial(jax.jit, static_argnums=0)
+def _deviations(potential, params, structures, neighbors):
+    def one(pair):
+        return largest_deviation(member_energies_and_forces(potential, params, *pair)[1])
+
+    return jax.lax.map(one, (structures, neighbors), batch_size=4)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,6 +13,7 @@ import numpy as np
 from alj import registry
 from alj.campaign import build, datasets, properties
 from alj.campaign.anchoring import anchor_settings
+from alj.campaign.classes import ClassSettings, class_settings
 from alj.campaign.config import KEYS
 from alj.campaign.executors import EXECUTORS, default_executor
 from alj.campaign.sections import (
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
     boot: Walks
     walks: tuple[Walks, ...]
     selector: Selector
+    classes: ClassSettings | None
     labeler: Labeler
     executor: Any
     data: DataSettings
@@ -117,6 +119,7 @@ def resolve(config: dict) -> dict:
         ),
         "sampler": [_resolved_walks(s, f"sampler[{i}]") for i, s in enumerate(samplers)],
         "selector": registry.resolve(SELECTORS, config.get("selector", "spaced"), "selector"),
+        "classes": registry.filled(class_settings, config.get("classes") or {}, "classes"),
         "labeler": labeler,
         "executor": registry.resolve(EXECUTORS, config.get("executor") or usual, "executor"),
         "augmentation": registry.filled(
@@ -147,6 +150,10 @@ def make_plan(config: dict) -> Plan:
         properties.sampler_of(spec, mean, f"properties[{i}]")
     if config["anchor"] is not None:
         _check_anchor(config["anchor"], mean, labeler)
+    walks = tuple(
+        make_walks(spec, mean, f"sampler[{i}]") for i, spec in enumerate(config["sampler"])
+    )
+    selector = registry.build(SELECTORS, config["selector"], where="selector")
     return Plan(
         config=config,
         key=key,
@@ -155,10 +162,9 @@ def make_plan(config: dict) -> Plan:
         mean=mean,
         trainer=registry.build(TRAINERS, config["trainer"], potential, where="trainer"),
         boot=make_walks(config["data"]["boot"], mean, "data.boot"),
-        walks=tuple(
-            make_walks(spec, mean, f"sampler[{i}]") for i, spec in enumerate(config["sampler"])
-        ),
-        selector=registry.build(SELECTORS, config["selector"], where="selector"),
+        walks=walks,
+        selector=selector,
+        classes=_classes(config, potential, walks, selector),
         labeler=labeler,
         executor=registry.build(EXECUTORS, config["executor"], where="executor"),
         data=data,
@@ -178,6 +184,21 @@ def make_plan(config: dict) -> Plan:
         start=start,
         species=species,
     )
+
+
+def _classes(config: dict, potential: Potential, walks, selector: Selector):
+    """The settings of a network of classes, where something in the campaign uses one."""
+    settings = registry.call(class_settings, config["classes"], where="classes")
+    if potential.networks is not None:
+        if config["explore_with"] != "mean":
+            raise BadInput(
+                "explore_with: meta_networks answer together, expected mean, found "
+                f"{config['explore_with']}"
+            )
+        return settings._replace(atoms=potential.networks.atoms)
+    sparse = any(each.settings.starts == "sparse" for each in walks)
+    looked_at = {"spectra", "regions", "nodes"} & set(selector.needs)
+    return settings if sparse or looked_at else None
 
 
 def make_walks(spec: dict, potential: Potential, where: str) -> Walks:

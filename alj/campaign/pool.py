@@ -41,6 +41,7 @@ class Asked(NamedTuple):
     round: int
     params: Any
     data: Dataset
+    network: Any = None
 
 
 def add_frames(pool: Pool, frames, walks: Walks, number: int, report: dict) -> None:
@@ -104,6 +105,8 @@ def choose(
 ) -> np.ndarray:
     """Of `members`: stopped frames (a few), then what the selector takes among the others."""
     halted = np.asarray(pool.stopped)[members]
+    if plan.selector.judges_stopped:
+        halted = np.zeros_like(halted)
     stopped, open_ = members[halted][:MOST_STOPPED], members[~halted]
     known = evidence.gather(
         plan.potential,
@@ -111,6 +114,7 @@ def choose(
         candidates(pool, plan, asked.round, open_.tolist()),
         asked.data,
         plan.selector.needs,
+        network=asked.network,
         energies=np.asarray(pool.energies)[open_],
         samplers=np.asarray(pool.samplers)[open_],
         walks=np.asarray(pool.walks)[open_],

@@ -8,7 +8,6 @@ is always taken. `absorb` judges the prediction, keeps what the plan keeps, and 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import build, datasets, evidence, scores
+from alj.campaign import class_training, classes, datasets, evidence, scores
 from alj.campaign.attempts import Replacement
 from alj.campaign.augmentation import noisy_copies
 from alj.campaign.cutoffs import check_cutoff
 from alj.campaign.datasets import Dataset
+from alj.campaign.exploring import explore
 from alj.campaign.plan import Plan, Walks
 from alj.campaign.pool import Asked, Pool, add_frames, candidates, holes
 from alj.campaign.pool import choose as pick
 from alj.campaign.references import KEY
 from alj.campaign.trees import storable
-from alj.stepping import run
 from alj.training import Fitted, fit
-from alj.types import Context, Key, Structure, Trainer
+from alj.types import Key, Structure, Trainer
 
 FEW_STRUCTURES = 32
 """Smaller training sets are padded to so many: a set that grows compiles the fewer programs."""
@@ -77,14 +76,16 @@ def propose(
     walk, choose = split_named(key, "walk", "choose")
     entries = (plan.boot,) if state.params is None else plan.walks
     params = _walking(state, plan)
-    pool, asked = Pool.empty(), Asked(state.round, state.params, state.data)
-    count = _count(plan, state.data)
+    pool, count = Pool.empty(), _count(plan, state.data)
+    asked = Asked(state.round, state.params, state.data, state.memory.get("classes"))
     report: dict = {"acceptance": {}, "ladder": []}
     chosen: list[int] = []
     for number, walks in enumerate(entries):
         seed, first = jax.random.fold_in(walk, number), len(pool.structures)
         targets = _targets(state, plan, walks, params)
-        frames = explore(seed, walks, params, state.data, state.start, targets, on_progress)
+        frames = explore(
+            seed, walks, params, state.data, state.start, targets, on_progress, state.memory
+        )
         add_frames(pool, frames, walks, number, report)
         own = np.arange(first, len(pool.structures))
         if state.params is None:
@@ -95,6 +96,7 @@ def propose(
             chosen += pick(picking, asked, plan, pool, own, share, {}).tolist()
         if on_certain is not None:
             sure = chosen if plan.choose_from == "each" or state.params is None else holes(pool)
+            sure = [] if plan.selector.judges_stopped else sure
             on_certain(datasets.structures(candidates(pool, plan, state.round, sure)))
     if state.params is not None and plan.choose_from == "all":
         everything = np.arange(len(pool.structures))
@@ -139,17 +141,18 @@ def absorb(
     worth = [i for i in good if tolerance is None or not abs(errors[i]) <= tolerance / 1000]
     if plan.stop.kept is not None:
         worth = _worst(worth, errors, plan.stop.kept - datasets.count(state.data))
-    chosen = datasets.select(proposal.chosen, worth)
-    data = datasets.append(
-        state.data, datasets.structures(chosen), [labels[i] for i in worth], list(chosen.info)
-    )
-    data = with_late(data, late, state.round)
+    worth, apart = _held_out(key, worth, plan.data.held_out_fraction)
+    data = with_late(_joined(state.data, proposal, labels, worth), late, state.round)
     judged = judge(errors, [info["walk"] for info in proposal.chosen.info])
     memory = dict(state.memory)
     memory["without_news"] = 0 if worth or late else memory["without_news"] + 1
     memory["late"] = [*memory.get("late", ()), *(one.hash for one in late)]
     if state.params is not None:
         memory["scatter"] = [*memory["scatter"], judged["candidate_scatter_meV_per_atom"]]
+    if plan.data.held_out_fraction:
+        known = memory.get("held_out", datasets.empty())
+        memory["held_out"] = _joined(known, proposal, labels, apart)
+    memory["length"] = _length(proposal.report, memory.get("length", 1), plan)
     after = RoundState(state.round + 1, state.params, data, state.start, memory)
     kept = np.zeros(len(labels), bool)
     kept[worth] = True
@@ -163,6 +166,31 @@ def with_late(data: Dataset, late: Sequence[Replacement], round_: int) -> Datase
     info = [{"round": round_, "origin": "relabeled", KEY: one.convention} for one in late]
     structures, labels = [one.structure for one in late], [one.labels for one in late]
     return datasets.append(data, structures, labels, info) if late else data
+
+
+def _joined(data: Dataset, proposal: Proposal, labels: list, places: list[int]) -> Dataset:
+    """The data with some of the proposed structures."""
+    chosen = datasets.select(proposal.chosen, places)
+    given = [labels[i] for i in places]
+    return datasets.append(data, datasets.structures(chosen), given, list(chosen.info))
+
+
+def _held_out(key: Key, worth: list[int], fraction: float) -> tuple[list[int], list[int]]:
+    """What is trained on and what is held out of these, each in order."""
+    seed = np.asarray(jax.random.key_data(jax.random.fold_in(key, 1)), np.uint32)
+    apart = set(np.random.default_rng(seed).permutation(worth)[: round(fraction * len(worth))])
+    return [i for i in worth if i not in apart], [i for i in worth if i in apart]
+
+
+def _length(report: dict, length: int, plan: Plan) -> int:
+    """How many times as long as at first the next walks are; 0 where full length found nothing."""
+    unknown = (report.get("selection") or {}).get("unknown")
+    longest = max(walks.settings.longest for walks in plan.walks)
+    if unknown is None or plan.stop.unknown_fraction is None:
+        return length
+    if unknown > plan.stop.unknown_fraction:
+        return length
+    return 0 if length >= longest else min(2 * length, longest)
 
 
 def _worst(worth: list[int], errors: np.ndarray, room: int) -> list[int]:
@@ -196,75 +224,14 @@ def verdict(plan: Plan, state: RoundState, computed: int) -> str | None:
         return f"{computed} labels computed (limit {stop.labels})"
     if kept < stop.least_kept:
         return None
+    if stop.unknown_fraction is not None and state.memory.get("length") == 0:
+        return "walks of full length found nothing unknown"
     if stop.rounds_without_news and state.memory["without_news"] >= stop.rounds_without_news:
         return f"nothing new in {state.memory['without_news']} rounds"
     limit = stop.scatter_meV_per_atom
     if limit is not None and len(scatter) == 3 and np.median(scatter) < limit:
         return f"scatter of new labels {np.median(scatter):.2f} meV/atom (limit {limit})"
     return None
-
-
-def explore(
-    key: Key,
-    walks: Walks,
-    params,
-    data: Dataset,
-    start: Structure,
-    targets: dict | None = None,
-    on_progress=None,
-):
-    """Frames of all walks of one sampler, as host arrays with leading axes (step, walk).
-
-    Walks begin at random structures of `data`, or at `start` where there are none or the settings
-    say so.
-    """
-    seed, place, go = split_named(key, "seed", "place", "go")
-    context = Context(params=params, targets=targets)
-    placed = walks.sampler.place(_starts(seed, walks, data, start))
-    begin = walks.stepper.init if walks.stepper.host else partial(_begin, walks.stepper)
-    begun = begin(place, placed, context)
-    steps = walks.sampler.steps
-    notify = on_progress and (lambda done, _, info: on_progress(walks.name, done, steps))
-    _, frames = run(
-        walks.stepper, go, begun, context, steps=steps, block=-(-steps // 5), on_block=notify
-    )
-    return frames
-
-
-@partial(jax.jit, static_argnums=0)
-def _begin(stepper, key, placed, context):
-    return stepper.init(key, placed, context)
-
-
-def _starts(key: Key, walks: Walks, data: Dataset, start: Structure) -> Structure:
-    """Starts of the walks: random structures of the data, brought to random densities."""
-    settings = walks.settings
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32))
-    # A share of less than one walk is one walk in some of the rounds.
-    far_walks = int(settings.walks * settings.far_share + generator.uniform())
-    starts = []
-    for walk in range(settings.walks):
-        far = walk >= settings.walks - far_walks
-        low, high = settings.far_density_range if far else settings.density_range
-        known = datasets.count(data)
-        one = start
-        if known and settings.starts == "data":
-            one = datasets.structure(data, int(generator.integers(known)))
-        factor = generator.uniform(low, high) * _density(start) / _density(one)
-        starts.append(build.scaled(one, factor))
-    return Structure(
-        positions=jnp.asarray(np.stack([s.positions for s in starts]), jnp.result_type(float)),
-        species=jnp.asarray(np.stack([s.species for s in starts]), jnp.int32),
-        cell=jnp.asarray(np.stack([s.cell for s in starts]), jnp.result_type(float)),
-        charge=jnp.asarray(np.stack([s.charge for s in starts]), jnp.int32),
-        multiplicity=jnp.asarray(np.stack([s.multiplicity for s in starts]), jnp.int32),
-    )
-
-
-def _density(structure: Structure) -> float:
-    """Atoms per Å^3 of a periodic structure; 1 where it is not periodic in all directions."""
-    volume = abs(np.linalg.det(np.asarray(structure.cell)))
-    return len(structure.species) / volume if volume > 0 else 1.0
 
 
 def _walking(state: RoundState, plan: Plan):
@@ -293,7 +260,15 @@ def _targets(state: RoundState, plan: Plan, walks: Walks, params) -> dict:
 def trained(
     key: Key, state: RoundState, plan: Plan, params, trainer: Trainer | None = None, **fitting
 ) -> RoundState:
-    """The state with a committee trained on its data, from `params` or from scratch (None)."""
+    """The state with a committee trained on its data, from `params` or from scratch (None).
+
+    A network of classes has seen the data before; meta-networks are trained class by class.
+    """
+    memory, grow = dict(state.memory), jax.random.fold_in(key, 2)
+    if plan.classes is not None:
+        memory["classes"] = classes.grown(grow, memory.get("classes"), state.data, plan.classes)
+    if plan.potential.networks is not None:
+        return _class_by_class(key, state._replace(memory=memory), plan, params, trainer)
     batches = datasets.batches(
         state.data,
         plan.potential.cutoff,
@@ -313,7 +288,18 @@ def trained(
     )
     summary = _summary(fitted)
     split = fitted.train[summary[_LEADER[plan.explore_with]]]
-    memory = {**state.memory, "fit": summary, "split": split}
+    memory |= {"fit": summary, "split": split}
+    return state._replace(params=fitted.params, memory=memory)
+
+
+def _class_by_class(key: Key, state: RoundState, plan: Plan, params, trainer) -> RoundState:
+    """The state with meta-networks trained, each on the structures of its own classes."""
+    assert plan.classes is not None
+    fitted, now = class_training.taught(
+        key, plan.potential.networks, trainer or plan.trainer, state.memory["classes"], state.data,
+        params, state.memory.get("taught"), plan.classes, plan.dtype,
+    )  # fmt: skip
+    memory = {**state.memory, "fit": _summary(fitted), "taught": now}
     return state._replace(params=fitted.params, memory=memory)
 
 

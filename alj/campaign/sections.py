@@ -18,6 +18,7 @@ class DataSettings(NamedTuple):
     keep_error_above_meV_per_atom: float | None
     floor_below_lowest_eV_per_atom: float
     mixed_engines: bool
+    held_out_fraction: float
 
 
 class StopSettings(NamedTuple):
@@ -27,6 +28,7 @@ class StopSettings(NamedTuple):
     scatter_meV_per_atom: float | None
     failed_labels: int
     least_kept: int
+    unknown_fraction: float | None
 
 
 class WalkSettings(NamedTuple):
@@ -37,6 +39,7 @@ class WalkSettings(NamedTuple):
     far_share: float
     config_type: str | None
     starts: str
+    longest: int
 
 
 class Augmentation(NamedTuple):
@@ -55,6 +58,7 @@ def data_settings(
     keep_error_above_meV_per_atom: float | None = None,
     floor_below_lowest_eV_per_atom: float = 0.05,
     mixed_engines: bool = False,
+    held_out_fraction: float = 0.0,
 ) -> DataSettings:
     """Where a campaign begins, what it is tested on, and which labels join the data.
 
@@ -73,6 +77,8 @@ def data_settings(
             hole of the potential: it stops there and the structure is labeled.
         mixed_engines: Allow labels of several reference engines or methods in the data. Their
             energies differ by constants, their surfaces by more: no potential fits both.
+        held_out_fraction: Share of the labels of each round, drawn at random, that nothing is ever
+            trained on; errors on them are reported beside those of a test set.
     """
     if (start is None) == (random_start is None) and initial is None:
         raise BadInput(
@@ -82,6 +88,7 @@ def data_settings(
     return DataSettings(
         start, random_start, initial, boot, test, tuple(reference_test),
         keep_error_above_meV_per_atom, floor_below_lowest_eV_per_atom, mixed_engines,
+        held_out_fraction,
     )  # fmt: skip
 
 
@@ -93,6 +100,7 @@ def stop_settings(
     scatter_meV_per_atom: float | None = None,
     failed_labels: int = 50,
     least_kept: int = 30,
+    unknown_fraction: float | None = None,
 ) -> StopSettings:
     """When a campaign ends, whichever comes first (its `rounds` being the last resort).
 
@@ -104,10 +112,13 @@ def stop_settings(
             median of three rounds.
         failed_labels: Failed labels after which the campaign pauses with a report.
         least_kept: The rules on errors hold only once so many labels are kept.
+        unknown_fraction: Share of unknown frames (as esoinn_quota reports them) in walks of full
+            length, at or below which nothing is left to explore.
     """
     return StopSettings(
-        labels, kept, rounds_without_news, scatter_meV_per_atom, failed_labels, least_kept
-    )
+        labels, kept, rounds_without_news, scatter_meV_per_atom, failed_labels, least_kept,
+        unknown_fraction,
+    )  # fmt: skip
 
 
 def walk_settings(
@@ -118,7 +129,8 @@ def walk_settings(
     far_density_range: tuple[float, float] = (1.0, 1.0),
     far_share: float = 0.0,
     config_type: str | None = None,
-    starts: Literal["data", "start"] = "data",
+    starts: Literal["data", "start", "sparse"] = "data",
+    longest: int = 1,
 ) -> WalkSettings:
     """What every sampler of a campaign takes besides its own settings.
 
@@ -129,16 +141,22 @@ def walk_settings(
         far_density_range: The same for the share of walks that explore further.
         far_share: Share of walks that use the further range, on average over the rounds.
         config_type: Name under which frames are recorded; the sampler's by default.
-        starts: Where walks begin: at random structures of the "data", or at the "start".
+        starts: Where walks begin: at random structures of the "data", at the "start", or at those
+            nearest to the nodes of lowest density in a network of classes ("sparse").
+        longest: Walks become twice as long whenever at most stop.unknown_fraction of their frames
+            are unknown, up to so many times their steps.
     """
+    if longest < 1:
+        raise BadInput(f"longest: expected at least 1, found {longest}")
     if walks < 1 or candidates < 1:
         raise BadInput(f"expected walks and candidates of at least 1, found {walks}, {candidates}")
     for name, (low, high) in {"": density_range, "far_": far_density_range}.items():
         if not 0 < low <= high:
             raise BadInput(f"{name}density_range: expected 0 < low ≤ high, found [{low}, {high}]")
     return WalkSettings(
-        walks, candidates, density_range, far_density_range, far_share, config_type, starts
-    )
+        walks, candidates, density_range, far_density_range, far_share, config_type, starts,
+        longest,
+    )  # fmt: skip
 
 
 def augmentation_settings(*, copies: int = 0, amplitude_A: float = 0.05) -> Augmentation:

@@ -11,6 +11,7 @@ from alj.potentials.constant import constant
 from alj.potentials.equivariant import equivariant
 from alj.potentials.gaussian_moments import gaussian_moments
 from alj.potentials.lennard_jones import lennard_jones
+from alj.potentials.meta_networks import meta_networks
 from alj.potentials.ml_bop import ml_bop
 from alj.potentials.priors import with_prior
 from alj.potentials.schnet import schnet
@@ -21,7 +22,8 @@ from alj.types import BadInput, Potential
 CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant, nacl_tosi_fumi)
 """Potentials with nothing to train; each may also be a prior of another one."""
 
-POTENTIALS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, *CLASSICAL)
+NETWORKS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, meta_networks)
+POTENTIALS = (*NETWORKS, *CLASSICAL)
 
 
 def prior_settings(

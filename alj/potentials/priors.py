@@ -78,7 +78,7 @@ def with_prior(network: Potential, *priors: Potential) -> Potential:
     def on_difference(fit):
         return fit and (lambda params, batches: fit(params, difference(batches)))
 
-    local = both.environment_energies is not None
+    local, parts = both.environment_energies is not None, network.networks
     return both._replace(
         init=network.init,
         prepare=on_difference(network.prepare),
@@ -89,6 +89,7 @@ def with_prior(network: Potential, *priors: Potential) -> Potential:
         environment_energies=environment_energies if local else None,
         describe_environment=describe_environment if local else None,
         kernel=_kernel(network, priors),
+        networks=parts and parts._replace(body=with_prior(parts.body, *priors)),
     )
 
 

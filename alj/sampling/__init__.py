@@ -8,6 +8,7 @@ from alj.sampling.npt_monte_carlo import npt_mc
 from alj.sampling.perturbation import perturbation
 from alj.sampling.replica_exchange import replica_exchange
 from alj.sampling.steered import steered
+from alj.sampling.temperature_parallel import temperature_parallel
 from alj.sampling.umbrella import umbrella
 from alj.sampling.uncertainty_bias import uncertainty_bias
 
@@ -22,4 +23,5 @@ SAMPLERS = (
     umbrella,
     replica_exchange,
     uncertainty_bias,
+    temperature_parallel,
 )

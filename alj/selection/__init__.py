@@ -3,6 +3,7 @@
 from alj.selection.along_path import along_path
 from alj.selection.committee import committee
 from alj.selection.diversity import kmeans_pp, lcmd, max_dist
+from alj.selection.esoinn_quota import esoinn_quota
 from alj.selection.optimal_design import d_optimal, qs1, qs2, qs3
 from alj.selection.random import random
 from alj.selection.spaced import spaced
@@ -21,4 +22,5 @@ SELECTORS = (
     kmeans_pp,
     trust_levels,
     along_path,
+    esoinn_quota,
 )

@@ -33,6 +33,7 @@ SMALL |= {
     "umbrella": {"variable": NEAR, "center": (0.2, 0.4), "dynamics": BRIEF},
     "replica_exchange": {"exchange_every": 3, "frames": "all", "dynamics": BRIEF},
     "uncertainty_bias": {"dynamics": BRIEF},
+    "temperature_parallel": {"dynamics": BRIEF},
 }
 DETERMINISTIC = {"nve", "nvt_nose_hoover", "nvt_berendsen", "npt_nose_hoover", "fire"}
 """Those draw at most their start; a key of the run changes nothing."""
@@ -45,7 +46,7 @@ def several_springs():
     return committee(one)._replace(init=lambda key: jax.vmap(one.init)(keys(key, 3)))
 
 
-POTENTIALS = {"uncertainty_bias": several_springs}
+POTENTIALS = dict.fromkeys(("uncertainty_bias", "temperature_parallel"), several_springs)
 """What those that do not take any potential walk on."""
 
 

@@ -34,6 +34,12 @@ def evidence(count=POOL, seed=0):
         known_force_spread=generator.uniform(high=0.3, size=(12, 4)),
         gradient_features=generator.normal(size=(count, 8)),
         known_gradient_features=generator.normal(size=(12, 8)),
+        species=np.tile([8, 1, 1], (count, 1)),
+        force_deviation=generator.uniform(high=0.8, size=count),
+        spectra=generator.normal(size=(count, 3)),
+        regions=generator.integers(3, size=count),
+        nodes=generator.integers(8, size=count),
+        closest_radii=generator.uniform(0.5, 1.5, size=count),
         **{name: generator.exponential(size=count) for name in SCORES},
         **{f"known_{name}": generator.exponential(size=12) for name in SCORES},
     )

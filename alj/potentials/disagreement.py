@@ -1,0 +1,57 @@
+"""How far the members of a committee lie from their mean: the measure, and what chance gives.
+
+    χ = max_i max_j ‖F_i(j) - F̄(j)‖,   F̄ = (1/m) Σ_i F_i
+
+over the m members i and the atoms j (ESOINN-DP, eq. 15). Members whose force components err
+independently and normally by a deviate from their mean by a √(1 - 1/m) in each component, so that
+of n atoms
+
+    P(χ ≤ x) = [P₃(x / (a √(1 - 1/m)))]^(n (m - 1))
+
+with P₃ the distribution of the length of three normal numbers. The exponent counts the deviations
+that are free: they add up to nothing, those of two members are equal and opposite. So χ grows with
+the number of atoms although nothing is predicted worse.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Array, Float
+
+from alj.types import BadInput
+
+
+def largest_deviation(forces: Float[Array, "members atoms 3"]) -> Float[Array, ""]:
+    """χ in eV/Å of the members' forces; 0 of padded atoms, NaN where a force is not a number."""
+    squares = jnp.sum((forces - jnp.mean(forces, axis=0, keepdims=True)) ** 2, axis=-1)
+    return jnp.sqrt(jnp.max(squares))
+
+
+def expected_largest(
+    accuracy: float, atoms: int | np.ndarray, members: int, quantile: float = 0.95
+) -> np.ndarray:
+    """What χ stays below with a probability of `quantile`, where every member errs as it may.
+
+    Args:
+        accuracy: Root mean square error a of the force components of a member, in eV/Å.
+        atoms: Number of atoms n, or an array of them.
+        members: Number of members m.
+        quantile: The probability.
+
+    Raises:
+        BadInput: fewer than two members, or a probability that is none.
+
+    >>> expected_largest(0.13, np.array([3, 27]), 2).round(3).tolist()
+    [0.316, 0.395]
+    """
+    if members < 2 or not 0 < quantile < 1 or not accuracy > 0:
+        raise BadInput(
+            "expected a positive accuracy, at least two members and a quantile between 0 and 1; "
+            f"found {accuracy}, {members} and {quantile}"
+        )
+    free = np.maximum(np.asarray(atoms), 1) * (members - 1)
+    return (
+        accuracy * math.sqrt(1.0 - 1.0 / members) * scipy.stats.chi.ppf(quantile ** (1 / free), 3)
+    )

@@ -1,0 +1,349 @@
+"""The water clusters of `esoinn_dp.py` as a section of its page, numbers and figures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from alj.analysis.axes import COLORS, GRAY, legend, tidy
+from alj.campaign import classes, datasets, events, rounds, trees
+from alj.monitor.summary import duration
+from alj.selection import esoinn
+from alj.uncertainty.calibration import conformal_scale
+
+COVERAGE = 0.9
+
+
+def states(folder: Path) -> list:
+    """The states that a campaign's rounds began with, the last one included."""
+    found = []
+    for path in sorted(folder.glob("rounds/*/state.tree")):
+        value = trees.decode(path.read_bytes(), str(path))
+        found.append(value if isinstance(value, rounds.RoundState) else value[0])
+    return found
+
+
+def groups(plan: Mapping) -> list[list[int]]:
+    """Sizes that walk together, padded to the largest of them: each group is one program."""
+    sizes = sorted(plan["water"]["sizes"])
+    return [part.tolist() for part in np.array_split(sizes, min(3, len(sizes)))]
+
+
+def walk_name(group: list[int]) -> str:
+    """Under which name the trajectories of these sizes are remembered."""
+    return f"walked-{'-'.join(map(str, group))}"
+
+
+def judged_names(plan: Mapping) -> list[str]:
+    """Under which names their errors are remembered."""
+    return [f"judged-{walk_name(group)}" for group in groups(plan)]
+
+
+def section(plan: Mapping, store, out: Path, target: Path) -> list[str]:
+    """The lines of the section; figures and `water.json` are written beside the page."""
+    folder = out / "campaign"
+    known = states(folder) if folder.exists() else []
+    reports = [event for event in events.read(folder) if event["event"] == "round"] if known else []
+    if not reports:
+        return ["## Water clusters", "", "The campaign has not finished a round yet.", ""]
+    numbers = {
+        "rounds": [row(report, state) for report, state in zip(reports, known[1:], strict=False)]
+    }
+    names = [name for name in judged_names(plan) if store.knows(name)]
+    judged = {name: store.recall(name) for name in names}
+    walked = {name: store.recall(name.removeprefix("judged-")) for name in judged}
+    if store.knows("held-out"):
+        numbers["held out"] = summary(store.recall("held-out"))
+    if judged:
+        numbers["trajectories"] = trajectories(walked, judged)
+        numbers["coverage"] = coverage(judged)
+    if store.knows("seconds"):
+        numbers["seconds"] = store.recall("seconds")
+    numbers["composition"] = composition(known[-1].data)
+    (target / "water.json").write_text(json.dumps(numbers, indent=1, default=float) + "\n")
+    drawn = {"spectra": spectra_figure(known), "indicator": indicator_figure(reports)}
+    if judged:
+        drawn["trajectories"] = trajectory_figure(plan, walked, judged, numbers)
+    for name, figure in drawn.items():
+        figure.savefig(target / f"water_{name}.png", dpi=110)
+    return [*page(plan, numbers), *[f"![{name}](water_{name}.png)\n" for name in drawn], ""]
+
+
+def row(report: Mapping, state) -> dict:
+    """One round: labels, what the indicator said of the pool, and the networks behind it."""
+    judged, found = report.get("selection") or {}, state.memory.get("classes")
+    return {
+        "round": report["round"],
+        "labels": report["labels"],
+        "failed": report["failed"],
+        "kept": report["kept"],
+        "nodes": 0 if found is None else int(found.network.count),
+        "classes": 0 if found is None else int(np.max(esoinn.classes(found.network))) + 1,
+        "networks": state.memory["taught"].networks,
+        "length": state.memory.get("length", 1),
+        "seconds": sum(report["seconds"].values()),
+        "held_out": datasets.count(state.memory.get("held_out", datasets.empty())),
+        **{key: judged.get(key) for key in ("known", "questionable", "unknown", "set_aside")},
+    }
+
+
+def summary(found: Mapping) -> dict:
+    """Root mean square errors: of energies in eV (whole and per atom), of force components."""
+    atoms = np.asarray(found["atoms"])
+    return {
+        "structures": len(atoms),
+        "energy_RMSE_eV": float(np.sqrt(np.mean(found["energy_error"] ** 2))),
+        "energy_RMSE_meV_per_atom": float(
+            1000 * np.sqrt(np.mean((found["energy_error"] / atoms) ** 2))
+        ),
+        "force_RMSE_eV_per_A": float(np.sqrt(np.sum(found["force_square"]) / (3 * atoms.sum()))),
+    }
+
+
+def trajectories(walked: Mapping, judged: Mapping) -> list[dict]:
+    """Of every trajectory: size, errors, indicator, changes of class, whether it stopped."""
+    rows = []
+    for name, found in judged.items():
+        frames = walked[name]
+        for walk in range(len(frames["flips"])):
+            mine = found["walk"] == walk
+            part = {
+                key: np.asarray(found[key])[mine]
+                for key in ("energy_error", "force_square", "atoms")
+            }
+            chi, error = found["indicator"][mine], found["largest_error"][mine]
+            rows.append(
+                {
+                    "waters": int(np.sum(frames["species"][walk] > 0)) // 3,
+                    "frames": int(mine.sum()),
+                    "stopped": bool(frames["stopped"][-1, walk]),
+                    "flips": int(frames["flips"][walk]),
+                    "temperature_K": float(np.mean(frames["temperature"][:, walk])),
+                    "indicator_eV_per_A": float(np.mean(chi)) if len(chi) else np.nan,
+                    "largest_error_eV_per_A": float(np.mean(error)) if len(chi) else np.nan,
+                    "indicator_above_error": float(np.mean(chi > error)) if len(chi) else np.nan,
+                    **(summary(part) if len(chi) else {}),
+                }
+            )
+    return rows
+
+
+def coverage(judged: Mapping) -> dict:
+    """Of each trajectory: how many of its frames err by less than s χ, with s of the others.
+
+    s is conformal: of the ratios of largest error and χ of all other trajectories, the one that
+    90 % stay below. Trajectories are independent of each other, frames of one are not.
+    """
+    ratios = []
+    for found in judged.values():
+        for walk in np.unique(found["walk"]):
+            mine = found["walk"] == walk
+            chi = np.maximum(np.asarray(found["indicator"])[mine], 1e-6)
+            ratios.append(np.asarray(found["largest_error"])[mine] / chi)
+    shares = []
+    for i, own in enumerate(ratios):
+        others = np.concatenate([each for j, each in enumerate(ratios) if j != i])
+        scale = conformal_scale(others, np.ones(len(others)), COVERAGE)
+        shares.append(float(np.mean(own <= scale)))
+    every = np.concatenate(ratios)
+    return {
+        "blocks": len(shares),
+        "mean": float(np.mean(shares)),
+        "standard_error": float(np.std(shares, ddof=1) / np.sqrt(len(shares))),
+        "scale": float(conformal_scale(every, np.ones(len(every)), COVERAGE)),
+    }
+
+
+def composition(data) -> dict[str, int]:
+    """How many structures of each size the final set has."""
+    waters, counts = np.unique(datasets.sizes(data) // 3, return_counts=True)
+    return {str(size): int(count) for size, count in zip(waters, counts, strict=True)}
+
+
+def page(plan: Mapping, numbers: Mapping) -> list[str]:
+    """The section's tables."""
+    targets, last = plan["water"]["targets"], numbers["rounds"][-1]
+    start = len(plan["water"]["sizes"])
+    held = numbers.get("held out", {})
+    trained = last["kept"]
+    rows = [
+        (
+            "labels in all, held-out ones and the start included",
+            last["labels"] + start,
+            targets["labels"],
+        ),
+        ("structures trained on", trained, targets["trained_on"]),
+    ]
+    if held:
+        rows += [
+            (
+                "energy RMSE, held-out labels (eV)",
+                held["energy_RMSE_eV"],
+                targets["energy_RMSE_eV"],
+            ),
+            (
+                "force RMSE, held-out labels (eV/Å)",
+                held["force_RMSE_eV_per_A"],
+                targets["force_RMSE_eV_per_A"],
+            ),
+        ]
+    lines = ["## Water clusters", ""]
+    if "seconds" in numbers:
+        lines += [f"Wall time: {duration(numbers['seconds'])}.", ""]
+    lines += ["| quantity | here | to reach | |", "|---|---|---|---|"]
+    for name, value, bound in rows:
+        verdict = "reached" if value <= bound else "**missed**"
+        lines.append(f"| {name} | {value:.4g} | {bound:.4g} | {verdict} |")
+    if "coverage" in numbers:
+        found = numbers["coverage"]
+        good = "reached" if abs(found["mean"] - COVERAGE) <= 0.03 else "**missed**"
+        text = f"{100 * found['mean']:.1f} ± {100 * found['standard_error']:.1f} %"
+        lines.append(
+            f"| frames within the 90 % interval of χ, {found['blocks']} independent trajectories | "
+            f"{text} | 90 ± 3 % | {good} |"
+        )
+    lines += ["", "Rounds (shares of the pool by the error indicator):", ""]
+    names = ("round", "labels", "kept", "held_out", "nodes", "classes", "networks", "length")
+    shares = ("known", "questionable", "unknown", "set_aside")
+    lines += [f"| {' | '.join((*names, *shares, 'seconds'))} |", "|" + "---|" * 13]
+    for each in numbers["rounds"]:
+        cells = [str(each[name]) for name in names]
+        cells += ["" if each[n] is None else f"{each[n]:.3g}" for n in shares]
+        lines.append(f"| {' | '.join([*cells, str(round(each['seconds']))])} |")
+    lines += [
+        "",
+        f"Composition of the final set (waters: structures): {numbers['composition']}.",
+        "",
+    ]
+    return [*lines, *_by_size(numbers)]
+
+
+def _by_size(numbers: Mapping) -> list[str]:
+    """Errors along the trajectories of each size."""
+    if "trajectories" not in numbers:
+        return []
+    lines = [
+        "Along trajectories at 300 K with the finished model (means over trajectories):", "",
+        "| waters | trajectories | frames | force RMSE (eV/Å) | energy RMSE (meV/atom) | mean χ | "
+        "mean largest error | χ above it | flips | stopped |", "|" + "---|" * 10,
+    ]  # fmt: skip
+    rows = numbers["trajectories"]
+    for size in sorted({each["waters"] for each in rows}):
+        mine = [each for each in rows if each["waters"] == size]
+        whole = [each for each in mine if each["frames"]]
+
+        def mean(name, whole=whole):
+            return np.mean([each[name] for each in whole]) if whole else np.nan
+
+        lines.append(
+            f"| {size} | {len(mine)} | {sum(each['frames'] for each in mine)} | "
+            f"{mean('force_RMSE_eV_per_A'):.3f} | {mean('energy_RMSE_meV_per_atom'):.2f} | "
+            f"{mean('indicator_eV_per_A'):.3f} | {mean('largest_error_eV_per_A'):.3f} | "
+            f"{100 * mean('indicator_above_error'):.0f} % | {sum(e['flips'] for e in mine)} | "
+            f"{sum(each['stopped'] for each in mine)} |"
+        )
+    return [*lines, ""]
+
+
+def spectra_figure(known: list) -> Figure:
+    """Figure 5: training structures and nodes after every round, on the same two axes.
+
+    The axes are the principal components of the final set's spectra; colors are networks.
+    """
+    last = known[-1]
+    found = last.memory["classes"]
+    points = esoinn.fitting(found.network, classes.spectra(last.data, found.atoms))
+    center = points.mean(axis=0)
+    axes = np.linalg.svd(points - center, full_matrices=False)[2][:2]
+    columns = min(len(known), 4)
+    lines = -(-len(known) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.9 * lines), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True)).ravel()
+    for panel, (number, state) in zip(panels, enumerate(known), strict=False):
+        network = state.memory["classes"]
+        taught = state.memory["taught"]
+        count = len(taught.nearest)
+        flat = (points[:count] - center) @ axes.T
+        colors = [COLORS[c % len(COLORS)] for c in taught.nearest[:, 0]] if len(taught.of) else GRAY
+        panel.scatter(*flat.T, s=5, c=colors, linewidths=0)
+        if network is not None:
+            nodes = network.network.weights[: int(network.network.count)]
+            nodes = nodes * float(network.network.scale) / float(found.network.scale)
+            panel.scatter(
+                *((nodes - center) @ axes.T).T, s=14, facecolors="none", edgecolors="k", lw=0.5
+            )
+        tidy(panel, "", "")
+        panel.set_title(f"before round {number}: {count} structures", fontsize=9)
+    for panel in panels[len(known) :]:
+        panel.set_visible(False)
+    figure.supxlabel("first and second (up) principal component of the spectra, scaled")
+    return figure
+
+
+def indicator_figure(reports: list) -> Figure:
+    """Figure 6: the error indicator over the pool of every round, and the shares of its classes."""
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    judged = [(each["round"], each["selection"]) for each in reports if each.get("selection")]
+    drawn = [(r, s) for r, s in judged if s["indicator_quantiles_eV_per_A"]]
+    boxes = [
+        dict(
+            zip(
+                ("whislo", "q1", "med", "q3", "whishi"),
+                s["indicator_quantiles_eV_per_A"],
+                strict=True,
+            )
+        )
+        for _, s in drawn
+    ]
+    left.bxp(
+        [{**box, "fliers": []} for box in boxes], positions=[r for r, _ in drawn], showfliers=False
+    )
+    if drawn:
+        limit = drawn[0][1]["limit_eV_per_A"]
+        left.axhline(limit, color=GRAY, lw=0.8)
+        left.axhline(2 * limit, color=GRAY, lw=0.8, ls="--")
+    left.set(yscale="log")
+    for color, name in zip(COLORS, ("known", "questionable", "unknown"), strict=False):
+        right.plot(
+            [r for r, _ in judged], [s[name] for _, s in judged], "o-", color=color, label=name
+        )
+    tidy(left, "round", "χ of the pool (eV/Å): 5, 25, 50, 75, 95 %")
+    tidy(right, "round", "share of the pool")
+    legend(figure, right)
+    return figure
+
+
+def trajectory_figure(plan: Mapping, walked: Mapping, judged: Mapping, numbers: Mapping) -> Figure:
+    """Figure 7: χ and the true largest error along a trajectory of each size, and the interval."""
+    settings = plan["campaign"]["sampler"][0]["dynamics"]
+    about = plan["water"]["trajectories"]
+    picosecond = settings["timestep_fs"] * about["record_every"] / 1000
+    shown: dict[int, tuple] = {}
+    for name, found in judged.items():
+        waters = np.sum(walked[name]["species"] > 0, axis=1) // 3
+        for walk in np.unique(found["walk"]):
+            mine = found["walk"] == walk
+            shown.setdefault(
+                int(waters[walk]),
+                (found["step"][mine], found["indicator"][mine], found["largest_error"][mine]),
+            )
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.3 * lines), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(lines, columns, sharex=True)).ravel()
+    scale = numbers["coverage"]["scale"]
+    for panel, size in zip(panels, sorted(shown), strict=False):
+        step, chi, error = shown[size]
+        time = (step + 1) * picosecond
+        panel.fill_between(time, 0.0, scale * chi, color=COLORS[0], alpha=0.2, lw=0, label="90 %")
+        panel.plot(time, chi, color=COLORS[0], lw=0.9, label="χ")
+        panel.plot(time, error, color=COLORS[1], lw=0.9, label="largest error")
+        tidy(panel, "", "")
+        panel.set_title(f"(H$_2$O)$_{size}$", fontsize=9)
+    legend(figure, panels[0])
+    figure.supxlabel("time (ps)")
+    figure.supylabel("eV/Å")
+    return figure
