@@ -180,7 +180,7 @@ def _force_spreads(potential, params, structures, neighbors):
 @partial(jax.jit, static_argnums=0)
 def _deviations(potential, params, structures, neighbors):
     def one(pair):
-        return largest_deviation(member_energies_and_forces(potential, params, *pair)[1])
+        return largest_deviation(member_energies_and_forces(potential, params, *pair)[1])[None]
 
     return jax.lax.map(one, (structures, neighbors), batch_size=4)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alj.arrays import pad_axis
+from alj.arrays import pad_axis, split_named
 from alj.campaign import build, classes, datasets
 from alj.campaign.datasets import Dataset
 from alj.campaign.plan import Walks

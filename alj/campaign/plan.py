@@ -146,6 +146,8 @@ def make_plan(config: dict) -> Plan:
     start, species = _start(data, labeler, key)
     potential = build_potential(config["potential"], species)
     mean = committee(potential)
+    # Meta-networks are trained one by one.
+    taught = potential if potential.networks is None else potential.networks.body
     for i, spec in enumerate(config["properties"]):
         properties.sampler_of(spec, mean, f"properties[{i}]")
     if config["anchor"] is not None:
@@ -160,7 +162,7 @@ def make_plan(config: dict) -> Plan:
         rounds=config["rounds"],
         potential=potential,
         mean=mean,
-        trainer=registry.build(TRAINERS, config["trainer"], potential, where="trainer"),
+        trainer=registry.build(TRAINERS, config["trainer"], taught, where="trainer"),
         boot=make_walks(config["data"]["boot"], mean, "data.boot"),
         walks=walks,
         selector=selector,
@@ -177,7 +179,7 @@ def make_plan(config: dict) -> Plan:
         grow_by=config["grow_by"],
         refit=None
         if config["refit"] is None
-        else registry.build(TRAINERS, config["refit"], potential, where="refit"),
+        else registry.build(TRAINERS, config["refit"], taught, where="refit"),
         anchor=config["anchor"],
         properties=tuple(config["properties"]),
         dtype=jnp.dtype(config["precision"]),

@@ -155,6 +155,11 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     species = tuple(sorted({int(z) for z in [*pool.species, *test.species]}))
     resolved["data"]["digest"] = _digest(pool, test)
     potential = build_potential(resolved["potential"], species)
+    if potential.networks is not None:
+        raise BadInput(
+            "potential: meta_networks are trained class by class, in campaigns only; expected "
+            "another potential"
+        )
     trainers, selectors = {}, {}
     for name, spec in resolved["selectors"].items():
         own = {**resolved["trainer"], **spec.get("trainer", {})}

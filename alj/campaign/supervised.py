@@ -132,6 +132,11 @@ def make_plan(config: dict) -> Plan:
     sets, notes = _read(settings, resolved["seed"])
     species = tuple(sorted({int(number) for number in sets.train.species}))
     potential = registry.build(POTENTIALS, resolved["potential"], species, where="potential")
+    if potential.networks is not None:
+        raise BadInput(
+            "potential: meta_networks are trained class by class, in campaigns only; expected "
+            "another potential, or alj run with data.initial"
+        )
     check_cutoff(datasets.structures(sets.train), potential.cutoff)
     trainer = registry.build(TRAINERS, resolved["trainer"], potential, where="trainer")
     return Plan(resolved, potential, trainer, sets, species, notes)

@@ -77,8 +77,8 @@ def temperature_parallel(
         positive(limit_eV_per_A=limit_eV_per_A)
     if highest_K < lowest_K or unknown_frames < 1:
         raise BadInput(
-            "temperature_parallel: expected lowest_K <= highest_K and unknown_frames of at least 1, "
-            f"found {lowest_K}, {highest_K} and {unknown_frames}"
+            "temperature_parallel: expected lowest_K <= highest_K and at least one of "
+            f"unknown_frames, found {lowest_K}, {highest_K} and {unknown_frames}"
         )
     member = potential.member
     if member is None:

@@ -14,6 +14,7 @@ is less often "known" the larger the structure is. Hence two other limits: `size
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,7 +37,7 @@ def error_indicator(potential: Potential):
     return indicator
 
 
-def accuracy_limit(accuracies_eV_per_A: Float[np.ndarray, " members"] | tuple[float, ...]) -> float:
+def accuracy_limit(accuracies_eV_per_A: Sequence[float]) -> float:
     """δ = √(Σ a_i²) in eV/Å (eq. 16).
 
     >>> round(accuracy_limit((0.13, 0.13)), 3)
