@@ -24,6 +24,7 @@ from alj.annotations import show
 from alj.arrays import safe_norm
 from alj.geometry.periodic import minimum_image, reciprocal
 from alj.sampling.shapes import interpolated, mean_square, progress, rotated_distance
+from alj.sampling.spectra import spectrum_progress
 from alj.types import BadInput, Structure
 
 Triple = tuple[float, float, float]
@@ -232,7 +233,21 @@ def function(
     return Variable(valued, function.rpartition(":")[2], unit, period, chosen)
 
 
-VARIABLES = (distance, angle, torsion, coordination, rmsd, path_progress, path_distance, function)
+def class_difference(*, first: tuple[float, ...], second: tuple[float, ...]) -> Variable:
+    """From one class of molecules (0) to another (1), by the spectra of their Coulomb matrices.
+
+    Args:
+        first: Eigenvalues of the prototype of one class, by falling size.
+        second: Those of the other one.
+    """
+    progress = spectrum_progress(np.asarray(first, float), np.asarray(second, float))
+    return Variable(progress, "class difference", "")
+
+
+VARIABLES = (
+    distance, angle, torsion, coordination, rmsd, path_progress, path_distance, class_difference,
+    function,
+)  # fmt: skip
 """What a variable may be, by name."""
 
 

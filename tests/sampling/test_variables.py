@@ -8,6 +8,7 @@ import pytest
 from ase.build import minimize_rotation_and_translation
 
 from alj import registry
+from alj.potentials.coulomb_spectra import coulomb_spectra
 from alj.sampling.shapes import best_rotation
 from alj.sampling.variables import (
     SECTIONS,
@@ -52,6 +53,7 @@ def chirality(structure: Structure, scale: float = 1.0):
 
 BENT = 1.2 * np.cumsum(GENERATOR.normal(size=(ATOMS, 3)), axis=0)
 OTHER = BENT + 0.4 * GENERATOR.normal(size=(ATOMS, 3))
+SPECTRA = coulomb_spectra(np.stack([BENT, OTHER]), np.full((2, ATOMS), 6), length=ATOMS)
 SETTINGS = {
     "distance": {"atoms": [0, 5]},
     "angle": {"atoms": [0, 2, 4]},
@@ -60,8 +62,11 @@ SETTINGS = {
     "rmsd": {"reference": OTHER.tolist()},
     "path_progress": {"nodes": [BENT.tolist(), OTHER.tolist()], "between": 2},
     "path_distance": {"nodes": [BENT.tolist(), OTHER.tolist()]},
+    "class_difference": {"first": SPECTRA[0].tolist(), "second": SPECTRA[1].tolist()},
     "function": {"function": f"{__name__}:chirality", "settings": {"scale": 0.5}},
 }
+MOLECULES_ONLY = ("chirality", "class difference")
+"""Variables that do not look at cells."""
 
 
 @pytest.fixture(params=VARIABLES, ids=lambda builder: builder.__name__)
@@ -89,7 +94,7 @@ def test_derivatives_are_differences_and_variables_see_no_position(variable, cel
     np.testing.assert_allclose(at(here.positions + 1.7), at(here.positions), atol=1e-10)
     if cell is None:
         np.testing.assert_allclose(at(turned(here.positions)), at(here.positions), atol=1e-10)
-    elif variable.name != "chirality":
+    elif variable.name not in MOLECULES_ONLY:
         moved = np.asarray(here.positions) + GENERATOR.integers(-2, 3, (ATOMS, 3)) @ cell
         np.testing.assert_allclose(at(jnp.asarray(moved)), at(here.positions), atol=1e-10)
 
@@ -276,3 +281,12 @@ def test_sections_are_built_inside_other_sections():
     assert built.name == "distance"
     filled = registry.resolve(SECTIONS, {"name": "rmsd"})
     assert filled == {"name": "rmsd", "reference": None, "atoms": None}
+
+
+def test_a_class_difference_is_0_at_one_prototype_and_1_at_the_other():
+    variable = variable_of({"name": "class_difference", **SETTINGS["class_difference"]})
+    value = jax.jit(variable.function)
+    np.testing.assert_allclose(value(structure(turned(BENT))), 0.0, atol=1e-10)
+    np.testing.assert_allclose(value(structure(turned(OTHER))), 1.0, rtol=1e-10)
+    with pytest.raises(BadInput, match="two different spectra"):
+        variable_of({"name": "class_difference", "first": [1.0, 2.0], "second": [1.0, 2.0]})
