@@ -178,7 +178,7 @@ def _one(key, parts: MetaNetworks, trainer: Trainer, data: Dataset, params, dtyp
         data,
         parts.body.cutoff,
         dtype=dtype,
-        at_least=32,
+        at_least=128,
         atoms=atoms,
         table={atoms: TableSize(atoms, (0, 0, 0))},
     )

@@ -40,7 +40,7 @@ def clusters(count=36, seed=0):
 
 @cache
 def learned():
-    return grown(jax.random.key(0), None, clusters(), SETTINGS)
+    return grown(jax.random.key(1), None, clusters(), SETTINGS)
 
 
 def parts_of(nearest=2):
