@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import coarse_grained_water as water
+import esoinn_page
 import numpy as np
 import pytest
 from variants import campaigns, merged, read
@@ -16,6 +17,7 @@ from alj.training import TRAINERS
 
 ROOT = Path(__file__).parent.parent
 DESIGNS = sorted((ROOT / "configs").glob("optimal_design_*.yaml"))
+CLASSES = sorted((ROOT / "configs").glob("esoinn_dp_*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("coarse_grained_water_*.yaml"))
 
 
@@ -46,6 +48,39 @@ def test_every_replay_of_every_design_can_be_built(path):
                 spec = {"name": spec} if isinstance(spec, str) else spec
                 bare = {key: value for key, value in spec.items() if key != "trainer"}
                 registry.build(SELECTORS, bare, where="selectors")
+
+
+@pytest.mark.parametrize("path", CLASSES, ids=lambda path: path.stem)
+def test_every_configuration_of_esoinn_dp_can_be_built(path, tmp_path):
+    plan = read(path)
+    initial = tmp_path / "initial.extxyz"
+    initial.write_text(
+        '3\nProperties=species:S:1:pos:R:3 REF_energy=-322.0 pbc="F F F"\n'
+        "O 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+    )
+    campaign = merged(plan["campaign"], {"seed": plan["seed"], "data": {"initial": str(initial)}})
+    made = make_plan(campaign)
+    parts = made.potential.networks
+    assert made.trainer.members == parts.nearest
+    assert parts.atoms == 3 * max(plan["water"]["sizes"])
+    assert made.selector.judges_stopped
+    labels = made.rounds * made.selector.count + len(plan["water"]["sizes"])
+    assert labels <= plan["water"]["targets"]["labels"]
+
+
+def test_the_interval_of_the_indicator_is_judged_by_other_trajectories():
+    generator = np.random.default_rng(0)
+    walk = np.repeat(np.arange(30), 40)
+    chi = generator.uniform(0.1, 0.5, walk.size)
+    found = {
+        "walk": walk,
+        "indicator": chi,
+        "largest_error": chi * generator.exponential(size=1200),
+    }
+    judged = esoinn_page.coverage({"all": found})
+    assert judged["blocks"] == 30
+    assert abs(judged["mean"] - 0.9) < 4 * judged["standard_error"]
+    assert judged["scale"] == pytest.approx(-np.log(0.1), rel=0.15)
 
 
 def test_overlap_of_distributions():

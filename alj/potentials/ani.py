@@ -55,6 +55,7 @@ def ani(
     hidden: Mapping[int | str, tuple[int, ...]] | None = None,
     activation: Literal["gelu", "celu"] = "gelu",
     normalize: bool = False,
+    least_spread: float = 1e-6,
     energy_unit_min_eV: float = 0.02,
     energy_unit_max_eV: float = 0.15,
 ) -> Potential:
@@ -68,6 +69,8 @@ def ani(
         activation: gelu, or celu with α = 0.1, as in ANI-2x itself.
         normalize: shift and scale the symmetry functions to mean 0 and spread 1 over the training
             data; ANI does not.
+        least_spread: smallest spread that is scaled to 1. Of few training data some functions vary
+            by next to nothing; scaled up, the first structure that is different explodes.
         energy_unit_min_eV: least unit of the networks' output, in eV per atom.
         energy_unit_max_eV: largest unit of the networks' output, in eV per atom.
 
@@ -75,9 +78,11 @@ def ani(
     """
     unit = EnergyUnit(energy_unit_min_eV, energy_unit_max_eV)
     _check(activation, unit)
+    if not 0 < least_spread < 1:
+        raise BadInput(f"least_spread: expected a number between 0 and 1, found {least_spread}")
     descriptor = ani_functions(species, cutoff_A=cutoff_A, angular_cutoff_A=angular_cutoff_A)
     widths = [(descriptor.width, *each) for each in _widths(species, hidden or {})]
-    act = ACTIVATIONS[activation]
+    act, least = ACTIVATIONS[activation], least_spread if normalize else None
 
     def describe(env):
         of = jnp.stack([env.species == z for z in species], axis=1)
@@ -100,11 +105,11 @@ def ani(
 
     @jax.jit
     def prepare(params, batches):
-        return _prepared(params, batches, descriptor, species, unit, normalize)
+        return _prepared(params, batches, descriptor, species, unit, least)
 
     @jax.jit
     def rebase(params, batches):
-        new = _prepared(params, batches, descriptor, species, unit, normalize)["constants"]
+        new = _prepared(params, batches, descriptor, species, unit, least)["constants"]
         return _rebased(params, new)
 
     potential = local(
@@ -171,14 +176,17 @@ def _initial(key, widths):
     }
 
 
-def _prepared(params, batches, descriptor, species, unit, normalize):
-    """Params with the constants of the batches; padding and missing energies are ignored."""
+def _prepared(params, batches, descriptor, species, unit, least):
+    """Params with the constants of the batches; padding and missing energies are ignored.
+
+    Inputs are normalized where there is a least spread.
+    """
     wide = jnp.result_type(float)
     scale, shift = energy_scale_and_shift(batches, species, unit, wide)
     constants = {"scale": scale, "shift": shift}
-    if normalize:
+    if least is not None:
         mean, std = input_moments(batches, descriptor, species, wide)
-        constants |= {"mean": mean, "std": std}
+        constants |= {"mean": mean, "std": jnp.maximum(std, least)}
     old = params["constants"]
     new = {name: value.astype(old[name].dtype) for name, value in constants.items()}
     return {**params, "constants": {**old, **new}}

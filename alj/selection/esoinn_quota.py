@@ -159,14 +159,13 @@ def _spread(evidence, members: np.ndarray, count: int, before: list[int]) -> lis
     distance = np.full(len(members), np.inf)
     for place in before:
         distance = np.minimum(distance, _distances(points[members], points[place]))
-    taken, times = np.zeros(len(members), bool), dict.fromkeys(nodes[members].tolist(), 0)
+    taken, visits = np.zeros(len(members), bool), np.zeros(len(members), int)
     chosen: list[int] = []
     while len(chosen) < min(count, len(members)):
-        visits = np.array([times[node] for node in nodes[members].tolist()])
         open_ = ~taken & (visits == np.min(visits[~taken]))
         best = int(np.argmax(np.where(open_, distance, -np.inf)))
         taken[best] = True
-        times[int(nodes[members[best]])] += 1
+        visits += nodes[members] == nodes[members[best]]
         chosen.append(int(members[best]))
         distance = np.minimum(distance, _distances(points[members], points[members[best]]))
     return chosen

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from potentials.liquids import labeled, liquid, padded, structure, table
+from potentials.liquids import labeled, liquid, padded, prepared, structure, table
 
 from alj.arrays import stack_trees
 from alj.geometry.environment import environment
@@ -261,3 +261,13 @@ def test_gelu():
 def test_bad_settings(settings, hint):
     with pytest.raises(BadInput, match=hint):
         ani((1, 6), **settings)
+
+
+def test_inputs_that_hardly_vary_are_not_blown_up():
+    """Of two structures of one shape the spread is rounding; another shape must stay finite."""
+    least = 0.01
+    potential = ani((8,), cutoff_A=3.9, hidden={8: (8,)}, normalize=True, least_spread=least)
+    params = prepared(potential, [liquid(1), liquid(1)], 24)
+    assert float(jnp.min(params["constants"]["std"])) >= least
+    with pytest.raises(BadInput, match="least_spread"):
+        ani((8,), least_spread=0.0)
