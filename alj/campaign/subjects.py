@@ -15,6 +15,7 @@ import numpy as np
 from alj.annotations import named
 from alj.campaign import config as configuration
 from alj.campaign import models
+from alj.campaign.elsewhere import beside
 from alj.campaign.host_potential import HostLog, host_potential
 from alj.campaign.models import Model
 from alj.labeling import LABELERS, build_labeler, resolve_labeler
@@ -121,7 +122,7 @@ def _engine(section: Any, species: tuple[int, ...]) -> Subject:
     config = {"labeler": resolved}
     if isinstance(labeler, InJax):
         return _in_jax(labeler.name, config, labeler.potential)
-    host = host_potential(labeler)
+    host = host_potential(beside(labeler))
     return Subject(
         labeler.name,
         config,

@@ -14,12 +14,13 @@ from alj.labeling.mopac import mopac
 from alj.labeling.pyscf import pyscf
 from alj.labeling.sparrow import sparrow
 from alj.labeling.tblite import tblite
+from alj.labeling.two_level import two_level
 from alj.types import BadInput, Labeler
 
 IN_JAX = (ml_bop_water, lennard_jones, nacl_tosi_fumi)
 """Potentials of this package: references that cost milliseconds."""
 
-ENGINES = (tblite, sparrow, mopac, pyscf, dftbplus, ase, command)
+ENGINES = (tblite, sparrow, mopac, pyscf, dftbplus, ase, command, two_level)
 """Programs outside of this package; each also takes the settings of `check_settings`."""
 
 LABELERS = (*IN_JAX, *ENGINES)
@@ -59,6 +60,9 @@ def resolve_labeler(config: Mapping[str, Any] | str, where: str = "labeler") -> 
     """
     common, own = _divided(config, where)
     resolved = registry.resolve(LABELERS, own, where)
+    if resolved["name"] == two_level.__name__:
+        levels = ("high", "low")
+        resolved |= {level: resolve_labeler(own[level], join(where, level)) for level in levels}
     if common is None:
         return resolved
     return {**resolved, **registry.filled(check_settings, common, where)}

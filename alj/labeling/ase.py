@@ -54,6 +54,7 @@ def ase(
     charge_keyword: str = "",
     multiplicity_keyword: str = "",
     unpaired_electrons_keyword: str = "",
+    keep_calculator: bool = False,
 ) -> "Ase":
     """Any ASE calculator: VASP, Quantum ESPRESSO, ORCA, machine-learned potentials and others.
 
@@ -73,6 +74,9 @@ def ase(
         multiplicity_keyword: The keyword that takes 2S+1. Without this or the next one, structures
             that name a multiplicity above 1 are refused, and electrons are not counted.
         unpaired_electrons_keyword: The keyword that takes the number of unpaired electrons, 2S.
+        keep_calculator: Build it once in a process rather than for every label: for potentials
+            that take long to load and remember nothing of an earlier structure (MACE, or networks
+            of this package by `alj.calculator.load`).
     """
     if calculator.count(".") < 1 or not all(part.isidentifier() for part in calculator.split(".")):
         raise BadInput(f"calculator: expected a path like package.module.Class, found {calculator}")
@@ -89,6 +93,7 @@ def ase(
         charge_keyword=charge_keyword,
         multiplicity_keyword=multiplicity_keyword,
         unpaired_electrons_keyword=unpaired_electrons_keyword,
+        keep_calculator=keep_calculator,
     )
 
 
@@ -106,6 +111,7 @@ class Ase:
     charge_keyword: str
     multiplicity_keyword: str
     unpaired_electrons_keyword: str
+    keep_calculator: bool = False
 
     name: ClassVar[str] = "ase"
     limits: ClassVar[Limits] = Limits()
@@ -118,7 +124,12 @@ class Ase:
     @property
     def settings(self) -> dict[str, Any]:
         """What changes its answers."""
-        return plain(asdict(self))
+        return {k: v for k, v in plain(asdict(self)).items() if k != "keep_calculator"}
+
+    @property
+    def may_use_jax(self) -> bool:
+        """Whether a label may run programs of JAX, as learned potentials do."""
+        return self.keep_calculator
 
     @property
     def convention(self) -> str:
@@ -145,13 +156,26 @@ class Ase:
             keywords["profile"] = _profile_of(built)(**self.profile)
         with _alone() as (folder, spoken):
             try:
-                results = _results(built, keywords, structure, multiplicity)
+                results = self._results(built, keywords, structure, multiplicity)
             except Exception as error:
                 raise _understood(error, folder, spoken.getvalue(), self.calculator) from None
             missed = unconverged(folder)
             if missed:
                 raise LabelingFailed("not_converged", missed, newest_text(folder))
             return self._labels(results, structure, folder)
+
+    def _results(self, built, keywords, structure, multiplicity) -> dict[str, Any]:
+        """What a new calculator says, or the one that is kept."""
+        if self.keep_calculator:
+            calculator = _kept(self.calculator, built, keywords)
+            return _results(calculator, structure, multiplicity)
+        calculator = built(**keywords)
+        try:
+            return _results(calculator, structure, multiplicity)
+        finally:
+            close = getattr(calculator, "close", None)
+            if callable(close):
+                close()
 
     def _labels(self, results: Mapping[str, Any], structure: Structure, folder: Path) -> Labels:
         given = {key: value for key, value in results.items() if value is not None}
@@ -235,25 +259,31 @@ def _profile_of(calculator: type) -> Any:
     raise BadInput(f"profile: {calculator.__name__} has none; put `command` among the keywords")
 
 
-def _results(built, keywords, structure, multiplicity) -> dict[str, Any]:
-    """What a new calculator says of one structure; all that is wanted, in one calculation."""
-    atoms = atoms_of(structure, multiplicity)
-    calculator = built(**keywords)
-    try:
-        known = calculator.implemented_properties
-        wanted = ["energy", "forces"]
-        if "stress" in known and atoms.pbc.all():
-            wanted.append("stress")
-        if "forces" not in known:
-            raise BadInput(f"{built.__name__} gives no forces; a reference must")
-        calculator.calculate(atoms, wanted, list(all_changes))
-        if getattr(calculator, "converged", None) is False:
-            raise SCFError(f"{built.__name__} says that it has not converged")
-        return dict(calculator.results)
-    finally:
-        close = getattr(calculator, "close", None)
-        if callable(close):
-            close()
+def _kept(path: str, built: Any, keywords: Mapping[str, Any]) -> Any:
+    """The calculator of this process with these keywords."""
+    key = (path, repr(sorted(keywords.items(), key=lambda pair: pair[0])))
+    if key not in _CALCULATORS:
+        _CALCULATORS[key] = built(**keywords)
+    return _CALCULATORS[key]
+
+
+_CALCULATORS: dict[tuple[str, str], Any] = {}
+"""Those that are kept; each remembers nothing of an earlier structure, by promise of the user."""
+
+
+def _results(calculator, structure, multiplicity) -> dict[str, Any]:
+    """What a calculator says of one structure; all that is wanted, in one calculation."""
+    atoms, name = atoms_of(structure, multiplicity), type(calculator).__name__
+    known = calculator.implemented_properties
+    wanted = ["energy", "forces"]
+    if "stress" in known and atoms.pbc.all():
+        wanted.append("stress")
+    if "forces" not in known:
+        raise BadInput(f"{name} gives no forces; a reference must")
+    calculator.calculate(atoms, wanted, list(all_changes))
+    if getattr(calculator, "converged", None) is False:
+        raise SCFError(f"{name} says that it has not converged")
+    return dict(calculator.results)
 
 
 @contextlib.contextmanager

@@ -72,6 +72,12 @@ CRYSTALS = ("tblite", "ase")
 BY_THE_USER = {"dftbplus"}
 """What a user must install by hand is tried elsewhere, with output of the real program."""
 
+COMPOSED: dict[str, dict[str, Any]] = {
+    "two_level": {"high": "tblite", "low": "tblite"},
+}
+"""What is made of other engines, and tried where it stands (`labeling/test_two_level.py`): the
+answers of a region of atoms hang on the order of atoms."""
+
 UNSETTLED: dict[str, dict[str, Any]] = {
     "tblite": {"max_iterations": 2},
     "sparrow": {"max_iterations": 2},
@@ -153,7 +159,7 @@ def oxygen_heap(seed: int) -> Structure:
 
 
 def test_no_engine_is_forgotten():
-    tried = {case.split()[0] for case in QUICK} | BY_THE_USER
+    tried = {case.split()[0] for case in QUICK} | BY_THE_USER | set(COMPOSED)
     assert tried == {builder.__name__ for builder in ENGINES}
     assert set(UNSETTLED) == set(QUICK)
 
@@ -162,7 +168,7 @@ def test_no_engine_is_forgotten():
 def test_an_engine_is_plain_data_that_travels(builder):
     """Built and pickled without being opened; what is hashed survives JSON; nothing is global."""
     needs = [s.name for s in registry.schema(builder) if s.default is registry.REQUIRED]
-    given = {key: QUICK[builder.__name__][key] for key in needs}
+    given = {key: (QUICK | COMPOSED)[builder.__name__][key] for key in needs}
     engine = registry.build(ENGINES, {"name": builder.__name__, **given})
     assert isinstance(engine, Engine)
     assert engine.name == builder.__name__

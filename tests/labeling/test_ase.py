@@ -1,5 +1,6 @@
 """The labeler `ase`: calculators by name, and what their many ways to fail mean."""
 
+import importlib
 import os
 import pickle
 import tempfile
@@ -182,7 +183,8 @@ def test_settings():
     names = set(resolved) - {"name", "multiplicities", "fallbacks"}
     limits = {"closest_fraction", "max_energy_eV_per_atom"}
     limits |= {"max_force_eV_per_A", "max_net_force_eV_per_A"}
-    assert names - limits == set(built.settings)
+    # which calculator answers is no part of the answer
+    assert names - limits - {"keep_calculator"} == set(built.settings)
 
 
 @pytest.mark.engine
@@ -209,3 +211,22 @@ def test_tblite_by_its_calculator_is_tblite():
     stuck = {**keywords, "max_iterations": 2}
     hopeless = build_labeler({"name": "ase", "calculator": "tblite.ase.TBLite", "keywords": stuck})
     assert failure(hopeless, water).kind == "not_converged"
+
+
+def test_a_calculator_that_is_kept_is_built_once_and_its_labels_are_the_same():
+    atoms = bulk("Cu", cubic=True)
+    one, plain, kept = structure_of(atoms), emt(), emt(keep_calculator=True)
+    assert kept.settings == plain.settings  # it changes no label
+    assert float(kept.label(one).energy) == float(plain.label(one).energy)
+    built = kept_calculators()
+    kept.label(one._replace(positions=one.positions + 0.1))
+    pickle.loads(pickle.dumps(kept)).label(one)
+    assert kept_calculators() == built
+    emt(keywords={"asap_cutoff": True}, keep_calculator=True).label(one)
+    assert len(kept_calculators()) == len(built) + 1
+
+
+def kept_calculators() -> set[int]:
+    module = importlib.import_module("alj.labeling.ase")  # the package has a function of that name
+
+    return set(map(id, module._CALCULATORS.values()))
