@@ -2,7 +2,8 @@
 
 A member `dsgdb9nsd_000001.xyz` is a molecule of QM9 (`qm9`), a member `….npz` is a set of padded
 arrays such as N-ASW (`padded_arrays`); others, such as a readme, are passed over. Nothing is
-unpacked onto the disk, and one member at a time is in memory.
+unpacked onto the disk, and one member at a time is in memory. HDF5 files of ANI (`ani`) are read
+alone or from a folder, but not out of an archive, for HDF5 jumps to and fro.
 
 A list `uncharacterized.txt` beside (or, of a folder, in) the molecules of QM9 leaves out those
 whose numbers it gives.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import ase
 
-from alj.campaign import padded_arrays, qm9
+from alj.campaign import ani, padded_arrays, qm9
 from alj.types import BadInput
 
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -29,7 +30,9 @@ LISTED = "uncharacterized.txt"
 def holds(path: Path) -> bool:
     """Whether a path is to be read here, rather than by ASE."""
     if path.is_dir():
-        return any(_known(member.name) for member in path.iterdir())
+        return any(_known(member.name) or ani.holds(member) for member in path.iterdir())
+    if ani.holds(path):
+        return True
     return path.suffix.lower() in (".npz", ".zip") or path.name.lower().endswith(_TAR)
 
 
@@ -39,6 +42,10 @@ def atoms_in(path: Path) -> Iterator[ase.Atoms]:
     Raises BadInput for what is damaged, and where there is no member that can be read.
     """
     excluded, found = left_out(path), 0
+    if files := ani_files(path):
+        for file in files:
+            yield from ani.atoms_of(file)
+        return
     try:
         for name, content in _members(path):
             if name.endswith(".npz"):
@@ -64,9 +71,16 @@ def atoms_in(path: Path) -> Iterator[ase.Atoms]:
         )
 
 
+def ani_files(path: Path) -> list[Path]:
+    """The HDF5 files of ANI that a path stands for, in the order of their names."""
+    if path.is_dir():
+        return sorted(member for member in path.iterdir() if ani.holds(member))
+    return [path] if ani.holds(path) else []
+
+
 def left_out(path: Path) -> frozenset[int]:
     """The numbers of molecules of QM9 that a list beside or in `path` leaves out."""
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in (".npz", ".h5", ".hdf5"):
         return frozenset()
     listed = (path if path.is_dir() else path.parent) / LISTED
     return qm9.numbers_in(listed.read_text(encoding="utf-8")) if listed.is_file() else frozenset()
