@@ -31,7 +31,7 @@ from alj.campaign.supervised import fixed_split
 from alj.potentials import build_potential, resolve_potential
 from alj.selection import SELECTORS
 from alj.training import TRAINERS
-from alj.training.fitting import NotFinite, fit
+from alj.training.fitting import Fitted, NotFinite, fit
 from alj.types import BadInput, Params, Potential, Selector, Trainer
 
 KEYS = ("seeds", "precision", "data", "potential", "trainer", "judge", "selectors", "replay")
@@ -257,13 +257,18 @@ def _judged(settings: Settings, size: int, wanted: int) -> bool:
 
 def fitted(plan: Plan, trainer: Trainer, key, train, validation) -> Params:
     """A committee trained on some places of the pool, others stopping it."""
+    return fit_on(plan, trainer, key, train, validation).params
+
+
+def fit_on(plan: Plan, trainer: Trainer, key, train, validation) -> Fitted:
+    """The same with how it went; without `validation` the trainer's own split decides."""
     data = datasets.select(plan.pool, np.concatenate([train, validation]))
     table = datasets.roomy(plan.pool)
     dtype = jnp.dtype(plan.config["precision"])
     batches = datasets.batches(data, plan.potential.cutoff, dtype=dtype, table=table)
     if len(validation):
         trainer = trainer._replace(split=fixed_split(len(train)))
-    return fit(key, trainer, plan.potential, None, batches, datasets.count(data)).params
+    return fit(key, trainer, plan.potential, None, batches, datasets.count(data))
 
 
 def _chosen(plan, selector, key, params, train, rest, wanted) -> dict[str, Any]:

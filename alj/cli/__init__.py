@@ -274,6 +274,44 @@ def select(model: str, pool: str, out: str, **options) -> int:
 
 
 @group.command()
+@click.argument("pool", type=click.Path())
+@click.option("--share", type=click.FloatRange(0, 1), help="Largest share kept [default: 0.1].")
+@click.option("--count", type=click.IntRange(min=1), help="Structures kept at most.")
+@click.option("--distance", type=click.FloatRange(min=0), help="Stop where all dropped lie nearer.")
+@click.option(
+    "--closest-fraction",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="Set aside what has atoms nearer than this part of their covalent distance.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of the classes: period=2000; or of CONFIG.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--out", required=True, type=click.Path(), help="Kept structures, or a run folder.")
+@_QUIET
+def reduce(pool: str, out: str, **options) -> int:
+    """Keep the part of POOL that stands for all of it, by ESOINN on Coulomb spectra.
+
+    Molecules, labeled or not; distances are in units of the spread of their spectra. What was
+    computed stays in OUT.work: the same command goes on where it was stopped. POOL may be a
+    CONFIG.yaml: networks that learn what is kept ask for what they do not know, in the folder OUT.
+
+    \b
+    alj reduce POOL.extxyz --share 0.05 --out KEPT.extxyz
+    alj reduce configs/reduce.yaml --out runs/reduce
+    """
+    from alj.cli.reduce import ReduceOptions, reduce
+
+    return reduce(pool, out, ReduceOptions(**options))
+
+
+@group.command()
 @click.argument("run", type=click.Path())
 @click.option("--kind", "kinds", multiple=True, help="Only failures of this kind; repeatable.")
 @click.option(
@@ -324,7 +362,7 @@ def _interrupted() -> int:
 
 def _config_of(arguments: Sequence[str]) -> str | None:
     """The configuration file among the arguments of `run`, `train`, `replay` and `check`."""
-    if not arguments or arguments[0] not in ("run", "train", "replay", "check"):
+    if not arguments or arguments[0] not in ("run", "train", "replay", "reduce", "check"):
         return None
     return next((a for a in arguments[1:] if a.endswith((".yaml", ".yml"))), None)
 
