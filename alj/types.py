@@ -252,8 +252,12 @@ class Evidence(NamedTuple):
     the training set;
     energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
     known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
-    positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms); descriptors (n, d) per structure;
-    atomic_energies (n, atoms) eV;
+    positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms);
+    descriptors (n, d) means over the atoms, known_descriptors (m, d) of the training set;
+    energies_per_atom (n,) eV, atomic_energies (n, atoms) eV and force_magnitudes (n, atoms) eV/Å as
+    the model has them, label_energies (per atom too), label_atomic_energies and
+    label_force_magnitudes as the pool is labeled; columns: by name whatever else the pool says in
+    numbers, (n,) or (n, atoms). NaN where there is no such atom, or no such label;
     force_deviation (n,) eV/Å the largest deviation of a member's force from the mean; spectra
     (n, d) of Coulomb matrices in units of a network of classes, regions (n,) where they lie
     relative to it (`selection.esoinn_queries`) and nodes (n,) its nearest node; closest_radii (n,)
@@ -287,12 +291,19 @@ class Evidence(NamedTuple):
     cells: Any = None
     species: Any = None
     descriptors: Any = None
+    known_descriptors: Any = None
+    energies_per_atom: Any = None
     atomic_energies: Any = None
     force_deviation: Any = None
     spectra: Any = None
     regions: Any = None
     nodes: Any = None
     closest_radii: Any = None
+    force_magnitudes: Any = None
+    label_energies: Any = None
+    label_atomic_energies: Any = None
+    label_force_magnitudes: Any = None
+    columns: Any = None
 
 
 class Selector(NamedTuple):

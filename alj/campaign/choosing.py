@@ -22,6 +22,7 @@ from alj.arrays import pad_axis
 from alj.campaign import datasets, evidence, models, scores
 from alj.campaign.datasets import Dataset
 from alj.campaign.store import FolderStore, write_file
+from alj.campaign.values import VALUES, of_data, walks_of
 from alj.selection import SELECTORS
 from alj.types import BadInput, Evidence, Selector
 
@@ -30,8 +31,9 @@ SLAB = 8192
 
 _OF_POOL = (
     "features", "gradient_features", *scores.SCORES, "energies", "energy_spread", "force_spread",
-    "descriptors",
+    "descriptors", "energies_per_atom", "atomic_energies", "force_magnitudes",
 )  # fmt: skip
+_OF_ATOMS = ("atomic_qs1", "force_spread", "atomic_energies", "force_magnitudes")
 _GIVEN = ("samplers", "walks", "spacing")
 
 
@@ -121,7 +123,7 @@ def _evidence(folder, selector, model, pool, known, on_structures, say) -> Evide
     missing = [
         name
         for name in selector.needs
-        if name not in (*_OF_POOL, *_GIVEN) and not name.startswith("known_")
+        if name not in (*_OF_POOL, *_GIVEN, *VALUES) and not name.startswith("known_")
     ]
     if missing:
         raise BadInput(
@@ -142,8 +144,9 @@ def _evidence(folder, selector, model, pool, known, on_structures, say) -> Evide
             )
     fields: dict[str, Any] = {
         "samplers": np.zeros(total, int),
-        "walks": np.zeros(total, int),
+        "walks": walks_of(pool),
         "spacing": np.arange(total, dtype=float),
+        **of_data(pool, set(selector.needs) & set(VALUES)),
     }
     if of_known:
         seen = evidence.gather(potential, params, known, known, of_known, information=about)
@@ -183,9 +186,10 @@ def _slabs(folder, names, model, pool, known, about, on_structures) -> dict[str,
 
 def _wide(values: np.ndarray, name: str, atoms: int) -> np.ndarray:
     """Per-atom fields padded, or cut, to the largest structure of the pool."""
-    if name not in ("atomic_qs1", "force_spread"):
+    if name not in _OF_ATOMS:
         return values
-    return pad_axis(values[:, :atoms], atoms, 0.0, axis=1)
+    missing = 0.0 if name in ("atomic_qs1", "force_spread") else np.nan
+    return pad_axis(values[:, :atoms], atoms, missing, axis=1)
 
 
 def _write(request: Request, pool: Dataset, places: np.ndarray) -> None:
@@ -207,8 +211,8 @@ def _table(pool: Dataset, found: Evidence, places: np.ndarray) -> str:
         values = getattr(found, name)
         if values is not None and np.ndim(values) == 1:
             columns[name] = np.asarray(values)
-        elif values is not None and name in ("atomic_qs1", "force_spread"):
-            columns[f"largest_{name}"] = np.max(np.asarray(values), axis=1)
+        elif values is not None and name in _OF_ATOMS:
+            columns[f"largest_{name}"] = np.nanmax(np.asarray(values), axis=1)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["pool_index", "chosen", *columns])

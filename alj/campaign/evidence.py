@@ -9,7 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from alj.campaign import classes, datasets, scores
 from alj.campaign.datasets import Dataset
-from alj.potentials.combine import member_energies_and_forces, members
+from alj.campaign.values import VALUES, of_data
+from alj.potentials.combine import energy_and_forces, member_energies_and_forces, members
 from alj.potentials.disagreement import largest_deviation
 from alj.potentials.priors import without_prior
 from alj.types import Context, Evidence, Params, Potential
@@ -43,10 +44,11 @@ def gather(
         for field, data in ((name, pool), (f"known_{name}", known)):
             if field in wanted:
                 fields[field] = function(potential, params, data)
-    if wanted & {"energy_spread", "energies"}:
+    if wanted & {"energy_spread", "energies", "energies_per_atom"}:
         energies = member_energies(potential, params, pool)
         fields.setdefault("energies", energies.mean(axis=1))
         atoms = datasets.sizes(pool)
+        fields["energies_per_atom"] = energies.mean(axis=1) / atoms
         fields["energy_spread"] = _spread(energies) / atoms
     for name, data in (("force_spread", pool), ("known_force_spread", known)):
         if name in wanted:
@@ -56,10 +58,19 @@ def gather(
         found = by_structure(_deviations, potential, params, pool, potential.cutoff)
         fields["force_deviation"] = found.reshape(-1)
     fields |= classes.evidence_of(pool, known, wanted, network)
-    if "descriptors" in wanted:
-        fields["descriptors"] = by_structure(
-            _mean_descriptors, potential, params, pool, potential.cutoff
-        )
+    for name, data in (("descriptors", pool), ("known_descriptors", known)):
+        if name in wanted:
+            fields[name] = by_structure(
+                _mean_descriptors, potential, params, data, potential.cutoff
+            )
+    for name, function in (
+        ("atomic_energies", _atomic_energies), ("force_magnitudes", _force_magnitudes),
+    ):  # fmt: skip
+        if name in wanted:
+            found = by_structure(function, potential, params, pool, potential.cutoff)
+            there = np.arange(found.shape[1])[None] < datasets.sizes(pool)[:, None]
+            fields[name] = np.where(there, found, np.nan)
+    fields |= of_data(pool, wanted & set(VALUES))
     return Evidence(**{name: fields[name] for name in fields if name in Evidence._fields})
 
 
@@ -139,6 +150,25 @@ def _energies(potential, params, structures, neighbors):
         return jnp.sum(jax.vmap(potential.evaluate, (0, None))(params, described), axis=1)
 
     return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=8)
+
+
+@partial(jax.jit, static_argnums=0)
+def _atomic_energies(potential, params, structures, neighbors):
+    def one(structure, table):
+        described = potential.describe(structure, table)
+        found = jax.vmap(potential.evaluate, (0, None))(params, described)
+        return jnp.mean(found, axis=0)
+
+    return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=8)
+
+
+@partial(jax.jit, static_argnums=0)
+def _force_magnitudes(potential, params, structures, neighbors):
+    def one(pair):
+        found = jax.vmap(energy_and_forces, (None, 0, None, None))(potential, params, *pair)[1]
+        return jnp.sqrt(jnp.sum(jnp.mean(found, axis=0) ** 2, axis=-1))
+
+    return jax.lax.map(one, (structures, neighbors), batch_size=4)
 
 
 @partial(jax.jit, static_argnums=0)

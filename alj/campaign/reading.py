@@ -128,7 +128,7 @@ def read_frame(atoms: ase.Atoms, *, known: tuple[int, ...], with_labels: bool) -
             if kind == "virial":
                 array = -array / _volume(np.asarray(structure.cell))
             found.setdefault((field, is_reference), {})[key] = array
-    return Frame(structure, found, _plain_info(atoms.info))
+    return Frame(structure, found, {**_columns(atoms), **_plain_info(atoms.info)})
 
 
 def choose_labels(frames: list[Frame], place) -> tuple[list[Labels], dict[str, dict[str, int]]]:
@@ -255,6 +255,22 @@ def _plain_info(info: dict) -> dict[str, Any]:
     if "config_type" in plain:
         plain["config_type"] = str(plain["config_type"])
     return plain
+
+
+def _columns(atoms: ase.Atoms) -> dict[str, Any]:
+    """Numbers of the atoms that are neither labels nor ASE's own, as lists."""
+    return {
+        str(name): values.tolist()
+        for name, values in atoms.arrays.items()
+        if values.ndim == 1
+        and values.dtype.kind == "f"
+        and name not in _OWN_TO_ASE
+        and _label_kind(name)[0] is None
+    }
+
+
+_OWN_TO_ASE = ("numbers", "positions", "momenta", "masses", "tags", "initial_charges",
+               "initial_magmoms")  # fmt: skip
 
 
 def _volume(cell: np.ndarray) -> float:

@@ -28,6 +28,7 @@ from alj.campaign.evaluate import predict
 from alj.campaign.programs import forget_when_many
 from alj.campaign.store import FolderStore
 from alj.campaign.supervised import fixed_split
+from alj.campaign.values import walks_of
 from alj.potentials import build_potential, resolve_potential
 from alj.selection import SELECTORS
 from alj.training import TRAINERS
@@ -278,7 +279,7 @@ def _chosen(plan, selector, key, params, train, rest, wanted) -> dict[str, Any]:
     make up for them.
     """
     pool, known = datasets.select(plan.pool, rest), datasets.select(plan.pool, train)
-    given = {"samplers": np.zeros(len(rest), int), "walks": np.zeros(len(rest), int),
+    given = {"samplers": np.zeros(len(rest), int), "walks": walks_of(pool),
              "spacing": np.arange(len(rest), dtype=float)}  # fmt: skip
     found = evidence.gather(plan.potential, params, pool, known, selector.needs, **given)
     pick, fill = split_named(key, "pick", "fill")

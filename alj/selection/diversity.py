@@ -50,7 +50,7 @@ def max_dist(
     Args:
         count: Structures chosen in a round.
         features: Gradients of the energy per atom with respect to the weights of the
-            "last_layer", or of all layers ("gradient", projected at random).
+            "last_layer", or of all layers ("gradient", projected at random); or "descriptors".
         space: Distances between features as they are, "plain", or whitened by the "posterior".
         prior: λ of the posterior, as in `d_optimal`; without effect in plain space.
 
@@ -77,7 +77,7 @@ def lcmd(
     Args:
         count: Structures chosen in a round.
         features: Gradients of the energy per atom with respect to the weights of the
-            "last_layer", or of all layers ("gradient", projected at random).
+            "last_layer", or of all layers ("gradient", projected at random); or "descriptors".
         space: Distances between features as they are, "plain", or whitened by the "posterior".
         prior: λ of the posterior, as in `d_optimal`; without effect in plain space.
 
@@ -102,7 +102,7 @@ def kmeans_pp(
     Args:
         count: Structures chosen in a round.
         features: Gradients of the energy per atom with respect to the weights of the
-            "last_layer", or of all layers ("gradient", projected at random).
+            "last_layer", or of all layers ("gradient", projected at random); or "descriptors".
         space: Distances between features as they are, "plain", or whitened by the "posterior".
         prior: λ of the posterior, as in `d_optimal`; without effect in plain space.
 

@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float
 
 from alj.types import BadInput, Evidence
 
-Features = Literal["last_layer", "gradient"]
-"""Gradients of the energy per atom: with respect to the last weights, or to all, projected."""
+Features = Literal["last_layer", "gradient", "descriptors"]
+"""Gradients of the energy per atom: with respect to the last weights, or to all, projected; or
+descriptors, means over the atoms."""
 
 CHUNK = 2048
 """Rows held in float64 at once."""
@@ -26,7 +27,8 @@ CHUNK = 2048
 
 def fields(features: Features) -> tuple[str, str]:
     """The fields of `Evidence` that hold these features of the pool and of the training set."""
-    name = "features" if features == "last_layer" else "gradient_features"
+    named = {"last_layer": "features", "gradient": "gradient_features"}
+    name = named.get(features, features)
     return name, f"known_{name}"
 
 

@@ -59,6 +59,36 @@ def test_slabs_choose_what_the_whole_chooses(files, tmp_path, monkeypatch, name)
         np.testing.assert_array_equal(best, whole.places)
 
 
+def test_uniform_in_what_the_model_says_and_in_what_the_pool_says(files, tmp_path, monkeypatch):
+    """Values of atoms survive slabs; those of the data are read from it; farthest descriptors."""
+    pool, _ = datasets.read(files / "pool.extxyz", labels="optional")
+    numbers = [3.0, 0.0, 5.0, 1.0, 9.0, 2.0, 4.0, 7.0, 8.0]
+    info = tuple({"strange": value, "walk": place // 5} for place, value in enumerate(numbers))
+    datasets.write(files / "columns.extxyz", pool._replace(info=info))
+    for spec in (
+        {"name": "property_uniform"},
+        {"name": "property_uniform", "property": "force_magnitudes"},
+        {"name": "property_uniform", "property": "energy"},
+        {"name": "max_dist", "features": "descriptors"},
+        {"name": "one_trajectory"},
+        {"name": "property_uniform", "property": "column", "column": "strange"},
+    ):
+        monkeypatch.setattr(choosing, "SLAB", 8192)
+        asked = request(files, tmp_path / "whole.extxyz", spec)
+        asked = asked._replace(pool=str(files / "columns.extxyz"))
+        whole = select(asked)
+        monkeypatch.setattr(choosing, "SLAB", 4)
+        found = select(asked._replace(out=str(tmp_path / "slabs.extxyz")))
+        np.testing.assert_array_equal(found.places, whole.places)
+        if spec["name"] == "one_trajectory":
+            assert len(set(found.places // 5)) == 1
+    assert sorted(np.array(numbers)[found.places]) == [0.0, 4.0, 9.0] or set(
+        np.array(numbers)[found.places]
+    ) == {0.0, 5.0, 9.0}
+    with pytest.raises(BadInput, match="among the labels of the pool, found none"):
+        select(request(files, tmp_path / "no.extxyz", {"name": "property_uniform", "of": "labels"}))
+
+
 def test_a_stopped_run_goes_on(files, tmp_path, monkeypatch):
     monkeypatch.setattr(choosing, "SLAB", 4)
     whole = select(request(files, tmp_path / "whole.extxyz", "qs1"))

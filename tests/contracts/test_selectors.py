@@ -9,7 +9,7 @@ from alj.types import Evidence
 
 POOL = 30
 SCORES = ("qs1", "qs1_saturated", "qs2", "qs2_largest", "qs2_sketched")
-DRAWN = ("random", "kmeans_pp")
+DRAWN = ("random", "kmeans_pp", "one_trajectory")
 JUDGING = [
     builder
     for builder in SELECTORS
@@ -32,6 +32,7 @@ def evidence(count=POOL, seed=0):
         force_spread=generator.uniform(size=(count, 5)),
         descriptors=generator.normal(size=(count, 4)),
         known_force_spread=generator.uniform(high=0.3, size=(12, 4)),
+        atomic_energies=generator.normal(size=(count, 5)),
         gradient_features=generator.normal(size=(count, 8)),
         known_gradient_features=generator.normal(size=(12, 8)),
         species=np.tile([8, 1, 1], (count, 1)),
