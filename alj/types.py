@@ -105,6 +105,28 @@ class HostKernel(NamedTuple):
     scratch: Callable[[int], int]
 
 
+class ReadoutRows(NamedTuple):
+    """Derivatives with respect to the weights of the readout, flattened.
+
+    Of the energy (weights,), of atomic energies, of forces and of stress, in eV, eV, eV/Å and
+    eV/Å^3 per unit of the weights.
+    """
+
+    energy: Float[Array, " weights"]
+    atomic: Float[Array, "atoms weights"]
+    forces: Float[Array, "atoms 3 weights"]
+    stress: Float[Array, "3 3 weights"]
+
+
+class Variances(NamedTuple):
+    """What a potential itself says of its doubt: of the energy and of atomic energies, eV², and of
+    force components, (eV/Å)²."""
+
+    energy: Float[Array, ""]
+    atomic: Float[Array, " atoms"]
+    forces: Float[Array, "atoms 3"]
+
+
 class Potential(NamedTuple):
     """Atomic energies of a structure, and how to make and prepare their parameters.
 
@@ -131,6 +153,9 @@ class Potential(NamedTuple):
     member: the potential of one member, where this is the mean of a committee (else None).
     networks: what it is made of, where it is one network for each class of structures
         (`potentials.meta_networks`), which are trained class by class (else None).
+    readout_rows: `(params, structure, neighbors) -> ReadoutRows`, where there is a shorter way to
+        them than differentiating twice (`potentials.combine.readout_rows`), else None.
+    variances: `(params, structure, neighbors) -> Variances`, where it knows its own doubt.
     """
 
     init: Callable[[Key], Params]
@@ -147,6 +172,8 @@ class Potential(NamedTuple):
     rebase: Callable[[Params, tuple[Batch, ...]], Params] | None = None
     member: Any = None
     networks: Any = None
+    readout_rows: Callable[[Params, Structure, Neighbors], ReadoutRows] | None = None
+    variances: Callable[[Params, Structure, Neighbors], Variances] | None = None
 
 
 class Context(NamedTuple):

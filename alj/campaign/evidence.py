@@ -14,7 +14,7 @@ from alj.potentials.combine import energy_and_forces, member_energies_and_forces
 from alj.potentials.disagreement import largest_deviation
 from alj.potentials.priors import without_prior
 from alj.types import Context, Evidence, Params, Potential
-from alj.uncertainty import force_spread
+from alj.uncertainty import energy_spread, force_spread
 from alj.uncertainty.fisher import gradient_directions, projected_gradient
 
 CHUNK = 32
@@ -49,7 +49,10 @@ def gather(
         fields.setdefault("energies", energies.mean(axis=1))
         atoms = datasets.sizes(pool)
         fields["energies_per_atom"] = energies.mean(axis=1) / atoms
-        fields["energy_spread"] = _spread(energies) / atoms
+        spread = _spread(energies)
+        if "energy_spread" in wanted and potential.variances is not None:
+            spread = by_structure(_energy_spreads, potential, params, pool, potential.cutoff)
+        fields["energy_spread"] = spread / atoms
     for name, data in (("force_spread", pool), ("known_force_spread", known)):
         if name in wanted:
             fields[name] = by_structure(_force_spreads, potential, params, data, potential.cutoff)
@@ -213,6 +216,12 @@ def _deviations(potential, params, structures, neighbors):
         return largest_deviation(member_energies_and_forces(potential, params, *pair)[1])[None]
 
     return jax.lax.map(one, (structures, neighbors), batch_size=4)
+
+
+@partial(jax.jit, static_argnums=0)
+def _energy_spreads(potential, params, structures, neighbors):
+    doubt, context = energy_spread(potential), Context(params=params)
+    return jax.lax.map(lambda pair: doubt(context, *pair), (structures, neighbors))
 
 
 @partial(jax.jit, static_argnums=0)

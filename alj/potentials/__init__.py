@@ -10,6 +10,7 @@ from alj.potentials.atomistic import behler_parrinello
 from alj.potentials.constant import constant
 from alj.potentials.equivariant import equivariant
 from alj.potentials.gaussian_moments import gaussian_moments
+from alj.potentials.gaussian_process import gaussian_process
 from alj.potentials.lennard_jones import lennard_jones
 from alj.potentials.meta_networks import meta_networks
 from alj.potentials.ml_bop import ml_bop
@@ -23,7 +24,7 @@ CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant, nacl_tosi_fum
 """Potentials with nothing to train; each may also be a prior of another one."""
 
 NETWORKS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, meta_networks)
-POTENTIALS = (*NETWORKS, *CLASSICAL)
+POTENTIALS = (*NETWORKS, gaussian_process, *CLASSICAL)
 
 
 def prior_settings(

@@ -14,7 +14,16 @@ from jaxtyping import Array, Float
 
 from alj.geometry.environment import environment
 from alj.geometry.periodic import volume
-from alj.types import Environment, HostKernel, Key, Neighbors, Params, Potential, Structure
+from alj.types import (
+    Environment,
+    HostKernel,
+    Key,
+    Neighbors,
+    Params,
+    Potential,
+    ReadoutRows,
+    Structure,
+)
 
 PARTS = ("body", "readout", "constants")
 """The parts of every params tree; `constants` are set by `prepare` and never trained."""
@@ -138,6 +147,24 @@ def last_layer_features(potential, params, structure, neighbors) -> Float[Array,
     return ravel_pytree(jax.grad(total)(params["readout"]))[0]
 
 
+def readout_rows(potential, params, structure, neighbors) -> ReadoutRows:
+    """Derivatives of energy, atomic energies, forces and stress with respect to the readout.
+
+    One tangent for each weight, unless the potential knows a shorter way.
+    """
+    if potential.readout_rows is not None:
+        return potential.readout_rows(params, structure, neighbors)
+    flat, tree = ravel_pytree(params["readout"])
+
+    def found(weights):
+        return everything(potential, {**params, "readout": tree(weights)}, structure, neighbors)
+
+    _, push = jax.linearize(found, flat)
+    rows = jax.lax.map(push, jnp.eye(flat.shape[0], dtype=flat.dtype), batch_size=16)
+    value, forces, stress, atomic = (jnp.moveaxis(leaf, 0, -1) for leaf in rows)
+    return ReadoutRows(value, atomic, forces, stress)
+
+
 def members(params: Params) -> int:
     """The number of members of a committee's params."""
     return jax.tree.leaves(params)[0].shape[0]
@@ -167,6 +194,8 @@ def committee(potential: Potential) -> Potential:
         evaluate=mean(potential.evaluate),
         environment_energies=by_rows and mean(by_rows),
         member=potential,
+        readout_rows=None,
+        variances=None,
     )
 
 

@@ -90,6 +90,9 @@ def with_prior(network: Potential, *priors: Potential) -> Potential:
         describe_environment=describe_environment if local else None,
         kernel=_kernel(network, priors),
         networks=parts and parts._replace(body=with_prior(parts.body, *priors)),
+        # What has no weights adds nothing to derivatives with respect to weights, nor to doubts.
+        readout_rows=network.readout_rows,
+        variances=network.variances,
     )
 
 

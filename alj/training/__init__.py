@@ -1,5 +1,6 @@
 """Training: any potential, on any of energy, forces and stress, whole committees at once."""
 
+from alj.training.bayesian_regression import bayesian_regression
 from alj.training.fitting import Fitted, NotFinite, fit
 from alj.training.gradient import gradient
 from alj.training.levenberg_marquardt import levenberg_marquardt
@@ -11,9 +12,10 @@ __all__ = [
     "Fold",
     "NotFinite",
     "Progress",
+    "bayesian_regression",
     "fit",
     "gradient",
     "levenberg_marquardt",
 ]
 
-TRAINERS = (gradient, levenberg_marquardt)
+TRAINERS = (gradient, levenberg_marquardt, bayesian_regression)

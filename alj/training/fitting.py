@@ -164,9 +164,21 @@ def _together(stepper: Stepper, params_of: Callable[[Any], Params]) -> Stepper:
         return _for_members(stepper.init, starts)(key, starts, context)
 
     def step(key, states, context):
+        if stepper.host:
+            return _one_by_one(stepper.step, key, states, context)
         return _for_members(stepper.step, params_of(states))(key, states, context)
 
-    return Stepper(init, step)
+    return Stepper(init, step, host=stepper.host)
+
+
+def _one_by_one(step, key, states, context):
+    """A step of host code, for one member after the other."""
+    fold, found = context.data, []
+    for member, mine in enumerate(jax.random.split(key, fold.train.shape[0])):
+        state = jax.tree.map(lambda leaf, i=member: leaf[i], states)
+        own = fold._replace(train=fold.train[member], validation=fold.validation[member])
+        found.append(step(mine, state, context._replace(data=own)))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
 
 def _for_members(function, params):

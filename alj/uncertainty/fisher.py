@@ -100,6 +100,8 @@ def energy_row(
     potential: Potential, params: Params, structure: Structure, neighbors: Neighbors
 ) -> Float[Array, " weights"]:
     """g = ∂E/∂w of one structure, in eV per unit of the weights."""
+    if potential.readout_rows is not None:
+        return potential.readout_rows(params, structure, neighbors).energy
     return last_layer_features(potential, params, structure, neighbors)
 
 
@@ -107,6 +109,8 @@ def atomic_rows(
     potential: Potential, params: Params, structure: Structure, neighbors: Neighbors
 ) -> Float[Array, "atoms weights"]:
     """∂E_i/∂w of every atom; their sum is `energy_row`."""
+    if potential.readout_rows is not None:
+        return potential.readout_rows(params, structure, neighbors).atomic
     described = potential.describe(structure, neighbors)
 
     def energies(readout):
@@ -124,6 +128,9 @@ def force_rows(
     One tangent a coordinate: with many more weights than coordinates of a molecule, the shorter
     way round.
     """
+    if potential.readout_rows is not None:
+        found = potential.readout_rows(params, structure, neighbors).forces
+        return found.reshape(-1, found.shape[-1])
 
     def slopes(positions):
         moved = structure._replace(positions=positions)
