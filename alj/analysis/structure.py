@@ -4,12 +4,12 @@
 
 Every image within the range counts, so that the range may exceed half a small box. Cells may vary
 from frame to frame (constant pressure): each frame is normalized by its own density. All real atoms
-count alike, whatever their species.
+count alike, whatever their species, unless a pair of elements is asked for.
 
 M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2nd ed., Oxford (2017), ch. 8.2.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -37,9 +37,16 @@ class Peak(NamedTuple):
 
 
 def radial_distribution(
-    frames: Structure, *, range_A: float = 7.0, width_A: float = 0.05
+    frames: Structure,
+    *,
+    range_A: float = 7.0,
+    width_A: float = 0.05,
+    pair: tuple[int, int] | None = None,
 ) -> Histogram:
     """g(r) of every frame, in bins of `width_A` up to `range_A`; frames have a leading axis.
+
+    `pair` names two elements (or one twice) by their atomic numbers: the partial distribution
+    g_ab = <n_b(r) around a> / (ρ_b 4πr² dr).
 
     Raises BadInput for cells that do not repeat in three directions: there is no density.
     """
@@ -47,10 +54,14 @@ def radial_distribution(
     if not np.all(volumes > 0):
         raise BadInput("radial_distribution: expected three periodic directions in every frame")
     edges = np.arange(round(range_A / width_A) + 1) * width_A
-    counts = _counted(_distances, frames, float(edges[-1]), tuple(edges))
-    atoms = np.sum(np.asarray(frames.species) > 0, axis=1)
+    counts = _counted(_distances_of(pair), frames, float(edges[-1]), tuple(edges))
+    species = np.asarray(frames.species)
+    first, second = (
+        np.sum(species > 0 if pair is None else species == pair[place], axis=1)
+        for place in range(2)
+    )
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    ideal = (atoms**2 / volumes)[:, None] * shells[None]
+    ideal = np.maximum(first * second / volumes, 1e-300)[:, None] * shells[None]
     return Histogram((edges[1:] + edges[:-1]) / 2, counts / ideal)
 
 
@@ -66,7 +77,7 @@ def angle_distribution(
 
 def coordination(frames: Structure, *, radius_A: float) -> Float[np.ndarray, " frames"]:
     """The mean number of neighbors within a radius, by frame."""
-    counts = _counted(_distances, frames, radius_A, (0.0, radius_A))
+    counts = _counted(_distances_of(None), frames, radius_A, (0.0, radius_A))
     return counts[:, 0] / np.sum(np.asarray(frames.species) > 0, axis=1)
 
 
@@ -111,9 +122,18 @@ def _over_frames(count, frames, radius, size, edges):
     return jax.lax.map(one, frames)
 
 
-def _distances(env, radius, edges):
-    lengths = jnp.sqrt(jnp.sum(env.vectors**2, axis=-1))
-    return _histogram(lengths, env.neighbor_species > 0, edges)
+@cache
+def _distances_of(pair: tuple[int, int] | None):
+    """A function that counts distances between these elements; one object each, to compile once."""
+
+    def distances(env, radius, edges):
+        lengths = jnp.sqrt(jnp.sum(env.vectors**2, axis=-1))
+        there = env.neighbor_species > 0
+        if pair is not None:
+            there = (env.species == pair[0])[:, None] & (env.neighbor_species == pair[1])
+        return _histogram(lengths, there, edges)
+
+    return distances
 
 
 def _angles(env, radius, edges):

@@ -90,3 +90,29 @@ def test_without_a_density_there_is_no_radial_distribution(liquid):
     flat = liquid._replace(cell=np.zeros((2, 3, 3)))
     with pytest.raises(BadInput, match="three periodic directions"):
         radial_distribution(flat)
+
+
+def test_partial_distributions_add_up_and_know_their_pair():
+    """Rock salt: unlike neighbors at d, like ones at √2 d; the shares make the whole."""
+    edge, spacing = 4, 2.8
+    sites = np.stack(np.meshgrid(*[np.arange(edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    kinds = np.where(sites.sum(axis=1) % 2, 11, 17)
+    frames = Structure(
+        spacing * sites[None] + 0.01, kinds[None], spacing * edge * np.eye(3)[None],
+        np.zeros(1, int), np.zeros(1, int),
+    )  # fmt: skip
+    found = {
+        pair: radial_distribution(frames, range_A=4.5, width_A=0.1, pair=pair)
+        for pair in ((11, 11), (11, 17), (17, 11), (17, 17))
+    }
+    whole = radial_distribution(frames, range_A=4.5, width_A=0.1)
+    mean = np.mean([one.values for one in found.values()], axis=0)
+    np.testing.assert_allclose(mean, whole.values, atol=1e-12)
+    unlike, like = found[11, 17].values[0], found[11, 11].values[0]
+    assert whole.centers[np.flatnonzero(unlike)].tolist() == pytest.approx([2.75], abs=0.06)
+    assert whole.centers[np.flatnonzero(like)].tolist() == pytest.approx([3.95], abs=0.06)
+    shell = 4 / 3 * np.pi * (whole.centers[27] + 0.05) ** 3 - 4 / 3 * np.pi * (
+        whole.centers[27] - 0.05
+    ) ** 3
+    around = unlike[np.flatnonzero(unlike)[0]] * shell * 32 / (spacing * edge) ** 3
+    assert around == pytest.approx(6.0, rel=0.1)
