@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import datasets, models, trees
+from alj.campaign import datasets, models, told, trees
 from alj.campaign.anchoring import Anchoring, anchoring
 from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.datasets import Dataset
@@ -63,6 +63,7 @@ def _refitted(run: Run, key: Key, state: RoundState, trainer: Trainer) -> RoundS
             {
                 "event": "progress", "round": state.round, "stage": "refit", "done": int(done),
                 "total": trainer.steps, "note": f"{trainer.members} members",
+                "curves": told.training(done, info),
             }
         )  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any
 from alj.campaign import trees
 from alj.campaign.attempts import PROVENANCE, Attempt, Replacement, settings_mark
 from alj.campaign.store import DiskFull
-from alj.types import BadInput, LabelingFailed, Labels
+from alj.types import BadInput, LabelingFailed, Labels, Structure
 
 NAME = "ledger.sqlite"
 
@@ -289,6 +289,16 @@ class Ledger:
     def _standing(self) -> str:
         """Condition on failures: that they are no second try, and that none has replaced them."""
         return _STANDING if self._complete_now else "1"
+
+    def answers(self) -> Iterator[tuple[str, Structure, Labels | LabelingFailed]]:
+        """Hash, structure and what the last attempt said, of everything that was ever asked."""
+        with self._clear_errors():
+            rows = self._base.execute(
+                "select hash, structure, status, kind, message, log_tail, labels from labels as l "
+                f"where {_LAST} order by time, hash"
+            )
+            for hash_, structure, *answer in rows:
+                yield hash_, self._decoded(hash_, structure), self._answer(hash_, tuple(answer))
 
     def structures(self, round_: int | None = None) -> list[dict[str, Any]]:
         """The rows of the structures table, of one round or of all, in order."""

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import datasets, evidence, trees
+from alj.campaign import datasets, evidence, told, trees
 from alj.campaign.ahead import Ahead
 from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.cutoffs import check_cutoff
@@ -259,6 +259,7 @@ def _report(run, index, chosen, judged, after, test, watch) -> dict:
         "ladder": known["ladder"],
         "stopped_walks": known["stopped"],
         "selection": known.get("selection"),
+        **{name: known[name] for name in ("uncertainty", "work") if name in known},
         "chosen_energy_eV_per_atom": (chosen.predicted / np.maximum(atoms, 1)).tolist(),
         "seconds": watch.seconds(),
     }
@@ -314,15 +315,18 @@ class _Watch:
         def on_block(done: int, state: Any, info: Any) -> None:
             checkpoint.on_block(done, state, info)
             error = 1000 * float(np.mean(np.asarray(info.train_error.energy)[-1]))
-            self._progress(done, self.run.plan.trainer.steps, f"energy RMSE {error:.2f} meV/atom")
+            note = f"energy RMSE {error:.2f} meV/atom"
+            self._progress(
+                done, self.run.plan.trainer.steps, note, curves=told.training(done, info)
+            )
 
         return on_block
 
-    def _progress(self, done: int, total: int | None, note: str) -> None:
+    def _progress(self, done: int, total: int | None, note: str, **more: Any) -> None:
         self.run.emit(
             {
                 "event": "progress", "round": self.index, "stage": self.name,
-                "done": done, "total": total, "note": note,
+                "done": done, "total": total, "note": note, **more,
             }
         )  # fmt: skip
 

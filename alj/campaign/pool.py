@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from alj.campaign import datasets, evidence
+from alj.campaign import datasets, evidence, told
 from alj.campaign.datasets import Dataset
 from alj.campaign.plan import Plan, Walks
 from alj.campaign.references import KEY, convention_of
@@ -48,6 +48,8 @@ def add_frames(pool: Pool, frames, walks: Walks, number: int, report: dict) -> N
     """Add the evenly spaced frames of every walk to the pool, and the stopped ones."""
     steps, count = frames.energy.shape
     report["acceptance"][walks.name] = float(np.mean(frames.acceptance))
+    if pulls := told.work(frames):
+        report["work"] = [*report.get("work", []), *pulls]
     atoms = np.sum(frames.structure.species[0] > 0, axis=-1)
     for walk in range(count):
         if walks.sampler.spacing == "energy":
@@ -123,6 +125,8 @@ def choose(
     )
     if plan.selector.report is not None and len(open_):
         report["selection"] = plan.selector.report(known)
+    if len(open_) and (seen := told.uncertainty(known, report.get("selection"))):
+        report["uncertainty"] = seen
     wanted = max(count - len(stopped), 0)
     picks = np.asarray(plan.selector.choose(key, known, wanted)) if len(open_) else np.zeros(0, int)
     return np.concatenate([stopped, open_[picks[picks >= 0].astype(int)]]).astype(int)

@@ -16,7 +16,7 @@ import numpy as np
 
 from alj import registry
 from alj.arrays import split_named
-from alj.campaign import datasets, models
+from alj.campaign import datasets, models, told
 from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.config import KEYS
 from alj.campaign.cutoffs import check_cutoff
@@ -260,6 +260,7 @@ def _fit(plan: Plan, store: FolderStore, emit: Callable[[dict], None]) -> dict[s
         checkpoint.on_block(done, state, info)
         note = _note(checkpoint.history[-1])
         progress = {"done": int(done), "total": trainer.steps, "note": note}
+        progress["curves"] = told.training(int(done), info)
         emit({"event": "progress", "round": 0, "stage": "train", **progress})
 
     try:

@@ -144,6 +144,44 @@ def report(run: str) -> int:
 
 
 @group.command()
+@click.argument("folder", type=click.Path())
+@click.option("--host", default="127.0.0.1", help="Address to serve on; any other demands a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0: any that is free.")
+@click.option("--token", help="What visitors must know [default: made up, where one is needed].")
+@click.option("--name", "names", multiple=True, help="Further host name to answer to; repeatable.")
+def monitor(folder: str, **options) -> int:
+    """Show the run in FOLDER, or all runs below it, in a browser; live, and without writing.
+
+    \b
+    alj monitor runs                                   # then open the address that it prints
+    ssh -L 8765:127.0.0.1:8765 cluster alj monitor runs   # the same, from a cluster
+    """
+    from alj.cli.monitor import MonitorOptions, monitor
+
+    return monitor(folder, MonitorOptions(**options))
+
+
+@group.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option("--out", default="comparison", type=click.Path(), help="Folder of what is written.")
+@click.option("--quantity", help="Error to compare [default: the first that all runs have].")
+@click.option("--target", type=float, help="Error to reach [default: what all of them reach].")
+@click.option("--by", multiple=True, metavar="KEY", help="Settings that tell strategies apart.")
+@_QUIET
+def compare(runs: tuple[str, ...], **options) -> int:
+    """Compare RUNS: errors against labels with bands over seeds, labels to a target, cost.
+
+    Runs whose configurations differ in the seed only are one strategy. Writes PNG, CSV and HTML.
+
+    \b
+    alj compare runs/random-* runs/d_optimal-* --out comparison
+    """
+    from alj.cli.compare import CompareOptions, compare
+
+    return compare(runs, CompareOptions(**options))
+
+
+@group.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("--json", "json_file", type=click.Path(), help="Write the errors to this file.")

@@ -1,5 +1,6 @@
 """`alj run`, `train`, `check` and `report`: what happens in run folders."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from alj.cli.progress import View
 
 DRAWING_SECONDS = 0.8
 """Time for figures after a round; the rest are drawn after the next ones, all at the end."""
+
+MAPPING_SHARE = 0.05
+"""Of the time of a run, at most so much goes into its map before the end."""
 
 
 def run_campaign(config: str, out: str | None, overrides: Sequence[str], quiet: bool) -> int:
@@ -49,7 +53,15 @@ def check(config: str, overrides: Sequence[str]) -> int:
 
 
 def report(run: str) -> int:
-    """Write the report and say where it is."""
+    """Write map and report and say where the report is."""
+    if (Path(run) / "model").is_dir() and (Path(run) / "run.yaml").exists():
+        prepare()
+        from alj.campaign.mapping import write_map
+
+        try:
+            write_map(run)
+        except (OSError, ValueError) as error:
+            click.echo(f"no map of the data: {error}", err=True)
     from alj.monitor.pages import write_report
 
     click.echo(write_report(run))
@@ -64,17 +76,34 @@ def run_folder(config: str, out: str | None) -> Path:
 def _watched(act: Callable, config: dict, folder: Path, quiet: bool) -> int:
     """`act(config, folder, on_event)` with a view of its progress and a report that follows it."""
     with View(quiet=quiet) as view:
+        began, mapping = time.monotonic(), 0.0
 
         def on_event(event: dict) -> None:
+            nonlocal mapping
             view(event)
             if event["event"] in ("round", "finished", "paused"):
-                last = event["event"] != "round"
+                last, now = event["event"] != "round", time.monotonic()
+                if last or mapping <= MAPPING_SHARE * (now - began):
+                    _map(folder, last, view)
+                    mapping += time.monotonic() - now
                 _report(folder, None if last else DRAWING_SECONDS, view)
 
         outcome = act(config, folder, on_event)
     if not quiet:
         click.echo(f"{outcome.reason}; see {folder / 'report.html'}")
     return outcome.exit_code
+
+
+def _map(folder: Path, last: bool, view: View) -> None:
+    """A map that cannot be drawn must not end a run that can go on."""
+    from alj.campaign.mapping import write_map
+
+    try:
+        write_map(folder, landmarks=last)
+    except OSError:
+        raise
+    except Exception as error:
+        view.say(f"the map of the data could not be drawn ({type(error).__name__}: {error})")
 
 
 def _report(folder: Path, seconds: float | None, view: View) -> None:

@@ -12,23 +12,7 @@ from matplotlib.figure import Figure
 
 from alj.analysis import errors, figures, liquid_figures
 from alj.analysis.liquid_figures import Curve
-
-PUBLISHED = {
-    "ml_bop_water": {
-        "label": "Loeffler et al. 2020,\ntheir own measure",
-        "computed": [1, 101, 901],
-        "error": [65.0, 5.0, 1.2],
-    }
-}
-"""Learning curves of the literature by labeler: doi 10.1039/c9me00184k, ten labels an iteration."""
-
-MEASURED = {
-    "ml_bop_water": {
-        "peak": liquid_figures.WATER_PEAK,
-        "density": (liquid_figures.water_density, "experiment, water\nKell 1975"),
-    }
-}
-"""Experiments to show beside simulated properties, by labeler."""
+from alj.monitor.published import MEASURED, PUBLISHED
 
 SETS = ("test", "validation", "train")
 
