@@ -1,5 +1,7 @@
 """The ASE calculator against the model it came from, and against its own slopes."""
 
+from itertools import pairwise
+
 import ase
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ from campaign.tiny import CELL, CONFIG, cluster, labeled, trained
 
 from alj.arrays import double_precision
 from alj.calculator import CommitteeCalculator, load
-from alj.campaign import datasets, models
+from alj.campaign import answering, datasets, models
 from alj.campaign.evaluate import predict
 from alj.types import BadInput
 
@@ -90,17 +92,33 @@ def test_small_moves_do_not_compile_and_crowds_do_not_overflow(folder):
     calculator = load(folder)
     atoms = atoms_of(1, calculator)
     atoms.get_forces()
-    traced = models.answer_members._cache_size()
+    traced = answering._step._cache_size()
     for seed in range(3):
         atoms.rattle(0.02, seed=seed)
         atoms.get_forces()
-    assert models.answer_members._cache_size() == traced
-    before = calculator._tables[8].capacity
+    assert answering._step._cache_size() == traced
+    before = calculator._answering._sizes[8].near
     atoms.positions = np.random.default_rng(0).normal(0, 0.8, (8, 3))
     atoms.set_cell(CELL * 0.6)
     crowded = atoms.get_potential_energy()
-    assert calculator._tables[8].capacity > before
+    assert calculator._answering._sizes[8].near > before
     assert crowded == pytest.approx(_fresh(folder, atoms), rel=1e-12)
+
+
+def test_a_table_is_kept_until_an_atom_has_moved_by_half_the_skin(folder):
+    calculator = load(folder)
+    atoms, rng = atoms_of(1, calculator), np.random.default_rng(3)
+    atoms.get_forces()
+    first = np.asarray(calculator._answering._kept.positions)
+    places = []
+    for _ in range(12):
+        atoms.positions += rng.normal(0, 0.07, (8, 3))
+        fresh = _fresh(folder, atoms)
+        assert atoms.get_potential_energy() == pytest.approx(fresh, rel=1e-12)
+        places.append(np.asarray(calculator._answering._kept.positions))
+    assert np.array_equal(places[0], first)
+    kept = [np.array_equal(a, b) for a, b in pairwise(places)]
+    assert 0 < sum(kept) < len(kept)
 
 
 def _fresh(folder, atoms) -> float:
@@ -152,6 +170,24 @@ def test_bad_structures_are_one_line(calculator):
 
     expect(r"atom 2 is Na, a species .* it knows O", lambda a: a.symbols.__setitem__(2, "Na"))
     expect("coordinates of atom 1 is nan", lambda a: a.positions.__setitem__((1, 0), np.nan))
+
+    def later(atoms):
+        atoms.get_potential_energy()
+        atoms.positions[5, 2] = np.inf
+
+    expect("coordinates of atom 5 is inf", later)
+
+    def onto(atoms):
+        atoms.get_potential_energy()
+        atoms.positions[6] = atoms.positions[2]
+
+    expect("atoms 2 and 6 are on top of each other", onto)
+    atoms = atoms_of(0, calculator)
+    atoms.get_potential_energy()
+    atoms.symbols[2] = "Na"
+    for _ in range(2):
+        with pytest.raises(BadInput, match="atom 2 is Na"):
+            atoms.get_potential_energy()
     expect(
         "atoms 0 and 1 are on top of each other",
         lambda a: a.positions.__setitem__(1, a.positions[0] + CELL[2]),

@@ -103,14 +103,20 @@ def structure_of(atoms: ase.Atoms, *, known: tuple[int, ...] = ()) -> Structure:
     if pair is not None:
         i, j, distance = pair
         raise BadInput(f"atoms {i} and {j} are on top of each other ({distance:.1e} Å apart)")
+    charge, multiplicity = charge_and_multiplicity(atoms.info)
     fields: dict[str, Any] = {
         "positions": positions,
         "species": np.asarray(numbers, np.int32),
         "cell": cell,
-        "charge": _integer(atoms.info, _CHARGE),
-        "multiplicity": _integer(atoms.info, _MULTIPLICITY),
+        "charge": charge,
+        "multiplicity": multiplicity,
     }
     return Structure(**fields)
+
+
+def charge_and_multiplicity(info: dict) -> tuple[Any, Any]:
+    """Total charge (e) and 2S+1 as a file or `atoms.info` gives them, else 0. Raises BadInput."""
+    return _integer(info, _CHARGE), _integer(info, _MULTIPLICITY)
 
 
 def read_frame(atoms: ase.Atoms, *, known: tuple[int, ...], with_labels: bool) -> Frame:

@@ -46,3 +46,10 @@ def trained(dtype=np.float64):
     potential = models.potential_of(CONFIG, (8,))
     params = jax.vmap(potential.init)(jax.random.split(jax.random.key(0), 3))
     return potential, jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params)
+
+
+@cache
+def argon(**settings) -> models.Model:
+    """Lennard-Jones as a model; `settings` are those of the potential."""
+    potential = models.potential_of({"name": "lennard_jones", **settings}, (18,))
+    return models.model_of(potential, potential.init(jax.random.key(0)), {"members": 1})
