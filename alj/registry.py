@@ -22,6 +22,7 @@ alj.types.BadInput: sampler.temperture_K: unknown key, did you mean 'temperature
 langevin takes: temperature_K, steps
 """
 
+import importlib
 import inspect
 import types
 import typing
@@ -49,6 +50,7 @@ __all__ = [
     "divided",
     "filled",
     "find",
+    "imported",
     "json_schema",
     "plain",
     "resolve",
@@ -189,13 +191,41 @@ def filled(builder: Callable, settings: Any, where: str = "") -> dict:
 
 
 def find(builders: Sequence[Callable], name: str, where: str = "") -> Callable:
-    """The builder of that name. Raises BadInput with the nearest names."""
+    """The builder of that name, or "module:function" of one outside of this package.
+
+    Raises BadInput with the nearest names, or why there is no such function.
+    """
+    if ":" in name:
+        return imported(name, join(where, "name"))
     for builder in builders:
         if builder.__name__ == name:
             return builder
     names = [builder.__name__ for builder in builders]
     path = join(where, "name")
     raise BadInput(f"{path}: unknown name '{name}'{suggest(name, names)}")
+
+
+def imported(path: str, where: str) -> Callable:
+    """The function that "module:name" names. Raises BadInput where there is none.
+
+    >>> imported("math:hypot", "function")(3, 4)
+    5.0
+    >>> imported("math:hypo", "function")
+    Traceback (most recent call last):
+    alj.types.BadInput: function: the module math has no hypo
+    """
+    module, _, name = path.partition(":")
+    if not (module and name):
+        raise BadInput(f"{where}: expected module:name, found {path!r}")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise BadInput(f"{where}: {path} cannot be imported ({error})") from None
+    except AttributeError:
+        raise BadInput(f"{where}: the module {module} has no {name}") from None
+    if not callable(found):
+        raise BadInput(f"{where}: expected {path} to be a function, found {show(str(found))}")
+    return found
 
 
 def summary(builder: Callable) -> str:

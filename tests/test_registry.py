@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from alj.registry import Nested, build, call, filled, json_schema, resolve, sane_range, schema
+from alj.registry import (
+    Nested,
+    build,
+    call,
+    filled,
+    find,
+    json_schema,
+    resolve,
+    sane_range,
+    schema,
+)
 from alj.types import BadInput
 
 
@@ -198,3 +208,25 @@ def test_json_schema_accepts_what_build_accepts():
     assert properties["start"]["enum"] == ["fresh", "warm"]
     assert {"type": "null"} in properties["ceiling_eV"]["anyOf"]
     assert described["required"] == ["name"]
+
+
+def doubled(potential, *, factor: int = 2):
+    """A builder outside of the package.
+
+    Args:
+        factor: what it multiplies by.
+    """
+    return factor * potential
+
+
+def test_builders_of_others_are_named_by_their_module():
+    """The same checks as for our own: types, unknown keys, defaults."""
+    path = f"{__name__}:doubled"
+    assert build((), {"name": path, "factor": 3}, 7, where="sampler") == 21
+    assert resolve((), path) == {"name": path, "factor": 2}
+    with pytest.raises(BadInput, match=r"sampler\.facto: unknown key, did you mean 'factor'"):
+        build((), {"name": path, "facto": 3}, 7, where="sampler")
+    with pytest.raises(BadInput, match=r"sampler\.name: nowhere:x cannot be imported"):
+        build((), "nowhere:x", 7, where="sampler")
+    with pytest.raises(BadInput, match="expected math:pi to be a function"):
+        find((), "math:pi")

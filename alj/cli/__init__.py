@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a bug, 2 bad input or a folder in use, 3 some labels or se
 walks froze, 4 paused (budget or disk), 130 interrupted.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress, errors o
 
 
 def main() -> None:
-    """The entry point."""
+    """The entry point. Modules in the working directory can be named in a configuration."""
+    sys.path.append(os.getcwd())
     sys.exit(invoke(sys.argv[1:]))
 
 

@@ -71,6 +71,7 @@ def resolve_labeler(config: Mapping[str, Any] | str, where: str = "labeler") -> 
 def _divided(config, where):
     """The settings common to all engines (None where it is none), and its own, with the name."""
     name, settings = named(config, where)
-    if name not in {engine.__name__ for engine in ENGINES}:
+    # What is imported (module:function) is an engine.
+    if ":" not in name and name not in {engine.__name__ for engine in ENGINES}:
         return None, {"name": name, **settings}
     return registry.divided(ENGINES, config, check_settings, where)

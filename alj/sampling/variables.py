@@ -9,7 +9,6 @@ doi:10.1103/PhysRevLett.90.238302. Distances from given shapes are in `shapes`.
 """
 
 import functools
-import importlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -225,7 +224,7 @@ def function(
     if period is not None and not period > 0:
         raise BadInput(f"period: expected a positive number, found {period}")
     chosen = _distinct("atoms", atoms, least=0)
-    given, called = settings or {}, _imported(function)
+    given, called = settings or {}, registry.imported(function, "function")
 
     def valued(structure: Structure, start=None) -> Float[Array, ""]:
         return jnp.asarray(called(structure, **given))
@@ -379,18 +378,3 @@ def _path(nodes, atoms, between: int):
     if min(steps) < 1e-12:
         raise BadInput("nodes: expected neighboring shapes that differ, found two that do not")
     return chosen, shapes, 2.3 / float(np.mean(steps))
-
-
-def _imported(path: str) -> Callable:
-    module, _, name = path.partition(":")
-    if not (module and name):
-        raise BadInput(f"function: expected module:name, found {path!r}")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise BadInput(f"function: {path} cannot be imported ({error})") from None
-    except AttributeError:
-        raise BadInput(f"function: the module {module} has no {name}") from None
-    if not callable(found):
-        raise BadInput(f"function: expected {path} to be a function, found {show(str(found))}")
-    return found
