@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
+from alj.arrays import split_named
 from alj.campaign import classes, datasets
 from alj.campaign.classes import ClassSettings, Map
 from alj.campaign.datasets import Dataset
@@ -75,10 +76,11 @@ def taught(
     parents = inherited(now, before, parts.nearest)
     trains = np.stack([np.any(now.nearest == c, axis=1) for c in range(now.networks)])
     old = None if params is None else networks_of(jax.tree.map(lambda leaf: leaf[0], params))
+    (learn,) = split_named(key, "networks")
     fits = []
     for number, (mask, parent) in enumerate(zip(trains, parents, strict=True)):
         own = None if old is None else jax.tree.map(lambda x, c=parent: x[c : c + 1], old)
-        mine = jax.random.fold_in(key, number)
+        mine = jax.random.fold_in(learn, number)
         fits.append(
             _one(mine, parts, trainer, datasets.select(data, np.flatnonzero(mask)), own, dtype)
         )

@@ -141,7 +141,8 @@ def absorb(
     worth = [i for i in good if tolerance is None or not abs(errors[i]) <= tolerance / 1000]
     if plan.stop.kept is not None:
         worth = _worst(worth, errors, plan.stop.kept - datasets.count(state.data))
-    worth, apart = _held_out(key, worth, plan.data.held_out_fraction)
+    (divide,) = split_named(key, "held_out")
+    worth, apart = _held_out(divide, worth, plan.data.held_out_fraction)
     data = with_late(_joined(state.data, proposal, labels, worth), late, state.round)
     judged = judge(errors, [info["walk"] for info in proposal.chosen.info])
     memory = dict(state.memory)
@@ -177,7 +178,7 @@ def _joined(data: Dataset, proposal: Proposal, labels: list, places: list[int]) 
 
 def _held_out(key: Key, worth: list[int], fraction: float) -> tuple[list[int], list[int]]:
     """What is trained on and what is held out of these, each in order."""
-    seed = np.asarray(jax.random.key_data(jax.random.fold_in(key, 1)), np.uint32)
+    seed = np.asarray(jax.random.key_data(key), np.uint32)
     apart = set(np.random.default_rng(seed).permutation(worth)[: round(fraction * len(worth))])
     return [i for i in worth if i not in apart], [i for i in worth if i in apart]
 
@@ -264,8 +265,9 @@ def trained(
 
     A network of classes has seen the data before; meta-networks are trained class by class.
     """
-    memory, grow = dict(state.memory), jax.random.fold_in(key, 2)
+    memory = dict(state.memory)
     if plan.classes is not None:
+        (grow,) = split_named(key, "classes")
         memory["classes"] = classes.grown(grow, memory.get("classes"), state.data, plan.classes)
     if plan.potential.networks is not None:
         return _class_by_class(key, state._replace(memory=memory), plan, params, trainer)
