@@ -145,14 +145,14 @@ def coverage(judged: Mapping) -> dict:
     shares = []
     for i, own in enumerate(ratios):
         others = np.concatenate([each for j, each in enumerate(ratios) if j != i])
-        scale = conformal_scale(others, np.ones(len(others)), COVERAGE)
+        scale = conformal_scale(others, np.ones(len(others)), coverage=COVERAGE)
         shares.append(float(np.mean(own <= scale)))
     every = np.concatenate(ratios)
     return {
         "blocks": len(shares),
         "mean": float(np.mean(shares)),
         "standard_error": float(np.std(shares, ddof=1) / np.sqrt(len(shares))),
-        "scale": float(conformal_scale(every, np.ones(len(every)), COVERAGE)),
+        "scale": float(conformal_scale(every, np.ones(len(every)), coverage=COVERAGE)),
     }
 
 

@@ -200,17 +200,17 @@ def stream(
     weights = np.ones(count(dataset)) if weights is None else np.asarray(weights)
     table = {} if table is None else table
     padded = padded_sizes(sizes(dataset)) if atoms is None else np.full(count(dataset), atoms)
-    for atoms in np.unique(padded).tolist():
-        members = np.flatnonzero(padded == atoms)
+    for longest in np.unique(padded).tolist():
+        members = np.flatnonzero(padded == longest)
         step = min(at_most or len(members), len(members))
         room = bucket(step, smallest=at_least)
         rows = min(room, at_most or room) if count_bucket else step
         chunks = [members[start : start + step] for start in range(0, len(members), step)]
         for chunk in chunks:
-            needed = table_size(_structures(dataset, chunk, (rows, atoms), dtype), cutoff)
-            table[atoms] = larger(needed, table.get(atoms, needed))
+            needed = table_size(_structures(dataset, chunk, (rows, longest), dtype), cutoff)
+            table[longest] = larger(needed, table.get(longest, needed))
         for chunk in chunks:
-            batch = _batch(dataset, chunk, (rows, atoms), cutoff, dtype, table[atoms])
+            batch = _batch(dataset, chunk, (rows, longest), cutoff, dtype, table[longest])
             weight = np.zeros(rows)
             weight[: len(chunk)] = weights[chunk]
             yield batch._replace(weights=jnp.asarray(weight, dtype))
