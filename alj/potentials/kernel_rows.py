@@ -94,7 +94,7 @@ def _added(kernel: Kernel, sums, env: Environment, c, rows, kind, inducing, matr
     atomic, forces, virial = sums
     atoms = env.species.shape[0]
 
-    def picked(values, fill: float = 0):
+    def picked(values, fill=0):
         return values.at[rows].get(mode="fill", fill_value=fill)
 
     mine = picked(c)

@@ -9,7 +9,7 @@ Atom i begins with the embedding x_i = a_Z of its element and hears from its nei
 and the μ_k divide the range from 0 to the cutoff evenly, Δ apart. Every block has weights of its
 own. Then
 
-    E_i = s [w · σ(A x_i + a) + b_Z] + e_Z
+    E_i = s [w · h(x_i) + b_Z] + e_Z,   h ← σ(A h + a)
 
 with the unit s and the zeros e_Z of energy from the training data, never trained. Through T blocks
 an atom feels others at T times the cutoff. As SchNetPack has it, but for b_Z, which there is one
@@ -22,6 +22,7 @@ doi 10.1021/acs.jctc.8b00908 (SchNetPack).
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,8 @@ def schnet(
     features: int = 128,
     gaussians: int = 25,
     interactions: int = 3,
+    filters: int | None = None,
+    hidden: tuple[int, ...] | None = None,
     energy_unit_min_eV: float = 0.02,
     energy_unit_max_eV: float = 0.15,
 ) -> Potential:
@@ -48,16 +51,26 @@ def schnet(
 
     Args:
         cutoff_A: atoms further apart exchange no messages, in Å.
-        features: numbers that describe an atom, and filters; half as many in the last layer.
+        features: numbers that describe an atom.
         gaussians: functions of distance that the filters are made of.
         interactions: rounds of messages; forces reach so many times the cutoff.
+        filters: numbers in a message; null: as many as features.
+        hidden: widths of the layers that make the energy of an atom; null: one, of half as many as
+            features.
         energy_unit_min_eV: least unit of the network's output, in eV per atom.
         energy_unit_max_eV: largest unit of the network's output, in eV per atom.
 
     Raises BadInput for settings out of range.
     """
     unit = EnergyUnit(energy_unit_min_eV, energy_unit_max_eV)
+    hidden = (features // 2,) if hidden is None else hidden
+    filters = features if filters is None else filters
     _check(species, cutoff_A, features, gaussians, interactions, unit)
+    if filters < 1 or not hidden or min(hidden) < 1:
+        raise BadInput(
+            f"expected filters and at least one hidden layer, none empty; found {filters}, {hidden}"
+        )
+    sizes = Sizes(len(species), features, filters, gaussians, interactions, hidden)
 
     @jax.jit
     def prepare(params, batches):
@@ -74,7 +87,7 @@ def schnet(
         partial(_atomic_energies, species, cutoff_A, gaussians),
         cutoff=cutoff_A,
         hops=interactions,
-        init=lambda key: _initial(key, len(species), features, gaussians, interactions),
+        init=partial(_initial, sizes),
         prepare=prepare,
         species=species,
     )
@@ -120,13 +133,14 @@ def _atomic_energies(species, cutoff, gaussians, params: Params, env: Environmen
         x = x + _dense(
             block["outward"][1], shifted_softplus(_dense(block["outward"][0], heard(env)))
         )
-    last = shifted_softplus(_dense(body["output"], x))
-    output = last @ params["readout"]["weights"] + kinds @ body["bias"]
+    for layer in body["output"]:
+        x = shifted_softplus(_dense(layer, x))
+    output = x @ params["readout"]["weights"] + kinds @ body["bias"]
     return kinds @ constants["scale"] * output + kinds @ constants["shift"]
 
 
 def _heard(species, cutoff, gaussians, block, said, env: Environment):
-    """Σ_j (U x_j) ∘ W(r_ij) of some atoms, (rows, features); `said` holds U x of all."""
+    """Σ_j (U x_j) ∘ W(r_ij) of some atoms, (rows, filters); `said` holds U x of all."""
     squares = jnp.sum(env.vectors * env.vectors, axis=-1)
     known = jnp.any(jnp.stack([env.neighbor_species == z for z in species]), axis=0)
     inside = known & (squares < cutoff * cutoff)
@@ -148,8 +162,20 @@ def _dense(layer, x):
     return x @ layer["weights"] + biases.reshape((1,) * (x.ndim - 1) + biases.shape)
 
 
-def _initial(key, kinds, features, gaussians, interactions):
+class Sizes(NamedTuple):
+    """How many of everything there are; `hidden` are widths of layers."""
+
+    kinds: int
+    features: int
+    filters: int
+    gaussians: int
+    interactions: int
+    hidden: tuple[int, ...]
+
+
+def _initial(sizes: Sizes, key):
     """As SchNetPack: normal embeddings, weights uniform within ±[6/(inputs + outputs)]^½."""
+    kinds, features, filters, gaussians, interactions, hidden = sizes
     names = ["embedding", "output", "readout", *(f"block {i}" for i in range(interactions))]
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
@@ -162,22 +188,23 @@ def _initial(key, kinds, features, gaussians, interactions):
 
     def block(key):
         each = jax.random.split(key, 5)
-        first, second = layer(each[1], gaussians, features), layer(each[2], features, features)
+        first, second = layer(each[1], gaussians, filters), layer(each[2], filters, filters)
         return {
-            "inward": weights(each[0], features, features),
+            "inward": weights(each[0], features, filters),
             "filter": [first, second],
-            "outward": [layer(each[3], features, features), layer(each[4], features, features)],
+            "outward": [layer(each[3], filters, features), layer(each[4], features, features)],
         }
 
-    half = features // 2
+    above = jax.random.split(keys["output"], len(hidden))
+    widths = zip(above, (features, *hidden), hidden, strict=False)
     return {
         "body": {
             "embedding": jax.random.normal(keys["embedding"], (kinds, features)),
             "interactions": [block(keys[f"block {i}"]) for i in range(interactions)],
-            "output": layer(keys["output"], features, half),
+            "output": [layer(key, inputs, outputs) for key, inputs, outputs in widths],
             "bias": jnp.zeros(kinds),
         },
-        "readout": {"weights": weights(keys["readout"], half, 1)[:, 0]},
+        "readout": {"weights": weights(keys["readout"], hidden[-1], 1)[:, 0]},
         "constants": {"scale": jnp.ones(kinds), "shift": jnp.zeros(kinds)},
     }
 

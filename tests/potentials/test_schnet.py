@@ -48,7 +48,7 @@ def copied(weights):
     body = {
         "embedding": jnp.asarray(embedding),
         "interactions": [block(f"interactions.{i}") for i in range(3)],
-        "output": layer("outnet.0"),
+        "output": [layer("outnet.0")],
         "bias": jnp.full(3, of("outnet.1.bias")[0]),
     }
     constants = {"scale": jnp.ones(3), "shift": jnp.zeros(3)}
@@ -97,7 +97,7 @@ def slow(params, env, species, *, cutoff_A, gaussians, **_):
     width = np.shape(body["embedding"])[1]
     x = [np.zeros(width) if k is None else np.array(body["embedding"][k]) for k in kinds]
     for block in body["interactions"]:
-        heard = [np.zeros(width) for _ in x]
+        heard = [np.zeros(np.shape(block["inward"])[1]) for _ in x]
         for i, j in zip(*np.nonzero(np.asarray(env.neighbor_species) > 0), strict=True):
             other, r = int(env.neighbors[i, j]), np.linalg.norm(vectors[i, j])
             if r >= cutoff_A or kinds[other] is None:
@@ -113,19 +113,22 @@ def slow(params, env, species, *, cutoff_A, gaussians, **_):
     found = np.zeros(len(of))
     for i, kind in enumerate(kinds):
         if kind is not None:
-            last = softplus(dense(body["output"], x[i])) @ np.asarray(params["readout"]["weights"])
+            last = x[i]
+            for layer in body["output"]:
+                last = softplus(dense(layer, last))
+            last = last @ np.asarray(params["readout"]["weights"])
             output = constants["scale"][kind] * (last + body["bias"][kind])
             found[i] = output + constants["shift"][kind]
     return found
 
 
-@pytest.mark.parametrize("atoms", [14, 70])
-def test_equals_slow_loop(atoms):
+@pytest.mark.parametrize(("atoms", "sizes"), [(14, {"filters": 5, "hidden": (6, 3)}), (70, {})])
+def test_equals_slow_loop(atoms, sizes):
     """Periodic, padded, one species unknown to it; 70 atoms are computed in blocks."""
     species = (1, 8)
     cell = np.diag([7.3, 7.6, 7.1]) * (atoms / 14) ** (1 / 3)
     s = padded(liquid(5, atoms, species=(1, 8, 8, 3), cell=cell, nearest=1.6), atoms + 3)
-    potential = schnet(species, **SMALL)
+    potential = schnet(species, **SMALL, **sizes)
     params = noisy(potential.init(jax.random.key(1)))
     neighbors = table(s, potential.cutoff + 0.3, CAPACITY)
     env = environment(s, neighbors, potential.cutoff)
