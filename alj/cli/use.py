@@ -1,0 +1,76 @@
+"""The commands that judge a potential and carry it elsewhere; each imports what it needs."""
+
+import click
+
+_SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
+_QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress, errors only.")
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The archive, such as water.zip.")
+@click.option("--platform", "platforms", multiple=True, help="cpu, cuda, tpu [default: all].")
+@click.option("--atoms", multiple=True, type=click.IntRange(min=1), help="Fixed sizes; repeatable.")
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+def export(model: str, out: str, **options) -> int:
+    """Export MODEL as StableHLO, with a loader that needs JAX but not this package.
+
+    MODEL is a run folder, a model folder or the name of a classical potential. The sizes of
+    structures stay open, unless the potential needs to know them: then there are programs for the
+    sizes of --atoms.
+
+    \b
+    alj export runs/quickstart --out water.zip
+    PYTHONPATH=water.zip python -c "import exported_potential as e; e.load('water.zip')"
+    """
+    from alj.cli.outside import ExportOptions, export
+
+    return export(model, out, ExportOptions(**options))
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("start", type=click.Path())
+@click.option("--unix", metavar="NAME", help="The UNIX socket /tmp/ipi_NAME.")
+@click.option("--host", default="localhost", show_default=True, help="Of a TCP socket.")
+@click.option("--port", default=31415, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a server.")
+@_QUIET
+def serve(model: str, start: str, **options) -> int:
+    """Compute forces for i-PI, or another server of its protocol, with MODEL.
+
+    The first structure of START says which atoms the server moves, in its order.
+
+    \b
+    alj serve runs/water START.extxyz --unix water
+    alj serve runs/water START.extxyz --host head-node --port 31415
+    """
+    from alj.cli.outside import ServeOptions, serve
+
+    return serve(model, start, ServeOptions(**options))
+
+
+@click.command()
+@click.argument("source", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--model", type=click.Path(), help="Add its errors and a map of its features.")
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@_QUIET
+def convert(source: str, out: str, **options) -> int:
+    """Convert structures and labels from SOURCE to OUT, by the end of its name.
+
+    SOURCE is anything that can be read: extxyz, ASE's database (.db), H5MD (.h5), QM9's archive,
+    padded arrays (.npz), whatever ASE reads. OUT is .extxyz, .db, .h5, or .json and .json.gz for
+    https://chemiscope.org.
+
+    \b
+    alj convert md/trajectory.h5 trajectory.extxyz
+    alj convert data.extxyz data.db
+    alj convert data.extxyz data.json.gz --model runs/water
+    """
+    from alj.cli.outside import ConvertOptions, convert
+
+    return convert(source, out, ConvertOptions(**options))
+
+
+COMMANDS = (export, serve, convert)

@@ -1,0 +1,1 @@
+"""Other people's programs, moved by our potentials: jax-md, LAMMPS, i-PI. ASE: `alj.calculator`."""
