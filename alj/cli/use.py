@@ -1,4 +1,4 @@
-"""The commands that judge a potential and carry it elsewhere; each imports what it needs."""
+"""The commands that use, judge and carry away a potential; each imports what it needs."""
 
 import click
 
@@ -73,4 +73,68 @@ def convert(source: str, out: str, **options) -> int:
     return convert(source, out, ConvertOptions(**options))
 
 
-COMMANDS = (export, serve, convert)
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("start", type=click.Path())
+@click.option("--sampler", required=True, help="Name of the sampler, see `alj show sampler`.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of the sampler, or potential.KEY=VALUE, labeler.KEY=VALUE of MODEL.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--copies", type=click.IntRange(min=1), default=1, help="Walks from each start.")
+@click.option(
+    "--format",
+    type=click.Choice(["automatic", "extxyz", "h5md"]),
+    default="automatic",
+    help="Of the trajectory [default: h5md where it is long].",
+)
+@click.option("--out", required=True, type=click.Path(), help="Folder of the trajectory.")
+@_QUIET
+def sample(model: str, start: str, out: str, **options) -> int:
+    """Walk from the structures in START with MODEL and write a trajectory.
+
+    MODEL is a run folder, the name of a classical potential or of an engine, or a YAML file with
+    one of these. The same command goes on where it stopped, or further with more steps. A walk that
+    freezes is reported with its reason (exit code 3).
+
+    \b
+    alj sample runs/quickstart START.extxyz --sampler nvt_langevin --set steps=50000 --out md
+    alj sample tblite START.extxyz --sampler fire --set labeler.method=GFN1-xTB --out relaxed
+    alj sample lennard_jones START.extxyz --sampler npt_mc --set temperature_K=90 --out npt
+    """
+    from alj.cli.sample import SampleOptions, sample
+
+    return sample(model, start, out, SampleOptions(**options))
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("pool", type=click.Path())
+@click.option("--selector", required=True, help="Name of the selector, see `alj show selector`.")
+@click.option("--count", required=True, type=click.IntRange(min=1), help="Structures to choose.")
+@click.option("--train", type=click.Path(), help="What MODEL was trained on, labeled.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Selector setting.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
+@click.option("--scores", type=click.Path(), help="Write the scores of the whole pool, CSV.")
+@click.option("--out", required=True, type=click.Path(), help="Chosen structures, extxyz.")
+@_QUIET
+def select(model: str, pool: str, out: str, **options) -> int:
+    """Choose structures of POOL that are worth a label for MODEL.
+
+    Each carries its place in POOL as pool_index, counted from 0, in the order of choice. What was
+    computed stays in OUT.work: the same command goes on where it was stopped.
+
+    \b
+    alj select runs/water POOL.extxyz --selector d_optimal --count 50 --train DATA.extxyz \\
+      --out CHOSEN.extxyz --scores SCORES.csv
+    """
+    from alj.cli.select import SelectOptions, select
+
+    return select(model, pool, out, SelectOptions(**options))
+
+
+COMMANDS = (export, serve, convert, sample, select)
