@@ -2,12 +2,13 @@
 # make test          the default tests
 # make slow          the tests that take minutes
 # make engines       the tests of reference engines, Parsl, LAMMPS, i-PI (installed); needs mopac
+# make docs          the site, in site/, and every example on its pages
 # make lint          ruff and pyright
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 
-.PHONY: quickstart test slow engines lint clean
+.PHONY: quickstart test slow engines docs lint clean
 
 quickstart: $(VENV)/.installed
 	$(RUN)/alj run configs/quickstart.yaml
@@ -21,6 +22,10 @@ slow: $(VENV)/.tested
 engines: $(VENV)/.engines
 	@command -v mopac >/dev/null || { echo "mopac is missing; run: apt-get install mopac"; exit 2; }
 	$(RUN)/python -m pytest -n 2 --dist loadfile -m engine
+
+docs: $(VENV)/.documented
+	$(RUN)/sphinx-build --quiet --fail-on-warning docs site
+	$(RUN)/python -m pytest -n 2 -m docs tests/documentation
 
 lint: $(VENV)/.tested
 	$(RUN)/ruff check .
@@ -47,5 +52,9 @@ $(VENV)/.engines: $(VENV)/.tested
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl,outside,sweep]'
 	@touch $@
 
+$(VENV)/.documented: $(VENV)/.engines
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
