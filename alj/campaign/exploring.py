@@ -69,7 +69,9 @@ def _starts(
             one = datasets.structure(data, int(place))
         factor = generator.uniform(low, high) * _density(start) / _density(one)
         starts.append(build.scaled(one, factor))
-    most = max(len(s.species) for s in starts)
+    # As long as the largest there is: from round to round other sizes start, and compile nothing.
+    longest = np.max(datasets.sizes(data), initial=0) if settings.starts != "start" else 0
+    most = max(int(longest), *(len(s.species) for s in starts))
     positions = np.stack([pad_axis(s.positions, most, 0.0) for s in starts])
     return Structure(
         positions=jnp.asarray(positions, jnp.result_type(float)),
