@@ -194,12 +194,12 @@ def _curve(name: str, members: Sequence[Run], quantity: str) -> Curve:
     first, last = max(x[0] for x, _ in each), min(x[-1] for x, _ in each)
     if first > last:
         raise BadInput(f"{name}: the seeds share no number of labels; let them run further")
-    shared = set.intersection(*(set(x) for x, _ in each))
-    if len(shared) < min(len(x) for x, _ in each):
-        count = min(POINTS, min(len(x) for x, _ in each))
-        at = np.geomspace(first, last, count) if last > first else np.array([first])
-    else:
-        at = np.array(sorted(shared))
+    shared = sorted(set.intersection(*(set(x) for x, _ in each)))
+    least = min(len(x) for x, _ in each)
+    if len(shared) == least:
+        rows = [dict(zip(x, y, strict=True)) for x, y in each]
+        return Curve(np.array(shared), np.array([[row[at] for at in shared] for row in rows]))
+    at = np.geomspace(first, last, min(POINTS, least)) if last > first else np.array([first])
     logs = [np.exp(np.interp(np.log(at), np.log(x), np.log(y))) for x, y in each]
     return Curve(at, np.stack(logs))
 
