@@ -2,13 +2,14 @@
 # make test          the default tests
 # make slow          the tests that take minutes
 # make engines       the tests of reference engines, Parsl, LAMMPS, i-PI (installed); needs mopac
+# make browser       the tests of the monitor's page; needs chromium
 # make docs          the site, in site/, and every example on its pages
 # make lint          ruff and pyright
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 
-.PHONY: quickstart test slow engines docs lint clean
+.PHONY: quickstart test slow engines browser docs lint clean
 
 quickstart: $(VENV)/.installed
 	$(RUN)/alj run configs/quickstart.yaml
@@ -22,6 +23,11 @@ slow: $(VENV)/.tested
 engines: $(VENV)/.engines
 	@command -v mopac >/dev/null || { echo "mopac is missing; run: apt-get install mopac"; exit 2; }
 	$(RUN)/python -m pytest -n 2 --dist loadfile -m engine
+
+browser: $(VENV)/.browser
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  { echo "chromium is missing; run: apt-get install chromium"; exit 2; }
+	$(RUN)/python -m pytest -m browser
 
 docs: $(VENV)/.documented
 	$(RUN)/sphinx-build --quiet --fail-on-warning docs site
@@ -54,6 +60,10 @@ $(VENV)/.engines: $(VENV)/.tested
 
 $(VENV)/.documented: $(VENV)/.engines
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.tested
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser]'
 	@touch $@
 
 clean:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alj.campaign import datasets, evidence, map_file, models, trees
+from alj.campaign import class_map, datasets, evidence, map_file, models, trees
 from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import predict
 from alj.campaign.labels import host_structure
@@ -44,6 +44,7 @@ class Shown(NamedTuple):
     sources: list[str]
     fates: list[str]
     hashes: list[str]
+    classes: Any = None
 
 
 def write_map(folder: str | Path, *, landmarks: bool = True) -> bool:
@@ -74,9 +75,26 @@ def write_map(folder: str | Path, *, landmarks: bool = True) -> bool:
     about["features"] = "last layer of the network, mean over atoms"
     data = shown.data
     geometries = {name: getattr(data, name) for name in ("species", "positions", "cell", "offsets")}
-    content = map_file.encode(about, projections, columns, geometries, shown.hashes)
+    drawn = _classes(shown, projections, columns, about)
+    content = map_file.encode(about, projections, columns, geometries, shown.hashes, **drawn)
     write_file(folder / map_file.NAME, content)
     return True
+
+
+def _classes(shown: Shown, projections: dict, columns: dict, about: dict) -> dict[str, Any]:
+    """Adds what a network of classes says of the structures; its nodes, for the file."""
+    try:
+        found = None if shown.classes is None else class_map.layer(shown.classes, shown.data)
+    except BadInput:  # a structure of more atoms than the network knows
+        found = None
+    if found is None:
+        return {}
+    projections[class_map.NAME] = found.places
+    about["projections"][class_map.NAME] = found.axes
+    columns["class"] = found.classes
+    about["columns"]["class"] = {"title": "class", "unit": "", "log": False}
+    nodes = {class_map.NAME: found.nodes}
+    return {"nodes": nodes, "node_class": found.node_class, "edges": found.edges}
 
 
 def projected(
@@ -193,9 +211,10 @@ def _shown(folder: Path, config: dict) -> Shown | None:
     data, places = state.data, _Places(folder)
     keys = [_key(structure) for structure in datasets.structures(data)]
     known = [places.hashes.get(key, "") for key in keys]
+    there = set(known)
     more, labels, info = [], [], []
     for row in places.rows.values():
-        if row["hash"] in places.labels and row["hash"] not in set(known):
+        if row["hash"] in places.labels and row["hash"] not in there:
             structure, label = places.labels[row["hash"]]
             more.append(structure)
             labels.append(label)
@@ -207,6 +226,7 @@ def _shown(folder: Path, config: dict) -> Shown | None:
         [str(about.get("origin") or "given") for about in both.info],
         ["kept"] * len(known) + ["not kept"] * len(more),
         [*known, *(str(about["hash"]) for about in info)],
+        state.memory.get("classes"),
     )
 
 
@@ -265,6 +285,7 @@ def _spaced(shown: Shown) -> Shown:
         pick(shown.sources),
         pick(shown.fates),
         pick(shown.hashes),
+        shown.classes,
     )
 
 

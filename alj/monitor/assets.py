@@ -46,7 +46,7 @@ def served(name: str) -> Asset | None:
 def page() -> str:
     """The page as the server sends it."""
     styles = "".join(_link(name) for name in STYLES)
-    scripts = f'<script src="/static/{PLOTLY}" defer></script>\n'
+    scripts = f'<script src="/static/{PLOTLY}" id="plotly" async></script>\n'
     scripts += '<script type="module" src="/static/main.js"></script>'
     icon = '<link rel="icon" href="/static/icon.svg">'
     return _shell(title="alj monitor", head=f"{icon}\n{_without_maps()}{styles}", body=scripts)

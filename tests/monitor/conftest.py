@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alj.campaign import config
+from alj.campaign import config, map_file
 from alj.campaign.attempts import Attempt
 from alj.campaign.ledger import Ledger
 from alj.types import LabelingFailed, Structure
@@ -81,6 +81,25 @@ def add_failures(folder, *messages, log=LOG):
             structure = Structure(place, species, np.zeros((3, 3)), one[0], one[0])
             answer = LabelingFailed("timeout", message, log)
             ledger.add([Attempt(f"hash{number}", structure, answer, "engine", {})])
+
+
+def add_map(folder, count=3):
+    """A map of small molecules."""
+    rng, atoms = np.random.default_rng(0), 4
+    about = {
+        "columns": {"error": {"title": "|energy error|", "unit": "meV/atom", "log": True}},
+        "categories": {}, "mark": "x",
+        "projections": {"pca": {"title": "principal components", "x": "PC 1", "y": "PC 2"}},
+    }  # fmt: skip
+    geometries = {
+        "species": np.tile([6, 1, 1, 8], count), "cell": np.zeros((count, 3, 3)),
+        "positions": rng.normal(size=(count * atoms, 3)), "offsets": np.arange(count + 1) * atoms,
+    }  # fmt: skip
+    columns = {"error": rng.lognormal(size=count)}
+    place = {"pca": rng.normal(size=(count, 2))}
+    hashes = [f"hash{index}" for index in range(count)]
+    data = map_file.encode(about, place, columns, geometries, hashes)
+    (folder / map_file.NAME).write_bytes(data)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import json
 import re
 import time
 
-import numpy as np
 import pytest
 from monitor.conftest import NASTY, add_event, add_failures, round_event, write_results
 

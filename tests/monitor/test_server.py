@@ -1,13 +1,23 @@
 """The server: pages of whole, running, damaged and vanished runs, and nothing for strangers."""
 
+import base64
 import fcntl
 import json
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from monitor.conftest import NASTY, add_event, made_by_hand, round_event, write_results
+from monitor.conftest import (
+    NASTY,
+    add_event,
+    add_failures,
+    add_map,
+    made_by_hand,
+    round_event,
+    write_results,
+)
 from starlette.testclient import TestClient
 
 from alj.monitor import views
@@ -102,7 +112,12 @@ def test_a_run_that_is_deleted_is_gone_and_the_others_stay(client, folder):
     [
         ("events.jsonl", b'{"event": "round", "rou', "overview", 200),
         ("events.jsonl", b"\xff\x00 no text\n[1]\n{}\n", "overview", 200),
-        ("events.jsonl", b'{"event": "round", "round": {"a": 1}, "failures": 3}\n', "overview", 422),
+        (
+            "events.jsonl",
+            b'{"event": "round", "round": {"a": 1}, "failures": 3}\n',
+            "overview",
+            422,
+        ),
         ("ledger.sqlite", b"SQLite format 3\x00 but cut off", "failures", 422),
         ("ledger.sqlite", b"", "failures", 422),
         ("map.npz", b"PK\x03\x04 half", "map", 422),
@@ -206,6 +221,33 @@ def test_an_open_address_demands_the_token(folder):
     assert client.get("/api/runs", headers={"host": "evil.example"}).status_code == 421
 
 
+def test_a_structure_comes_with_its_life_in_the_ledger(client, folder):
+    add_map(folder / "water")
+    add_failures(folder / "water", "no convergence", "again none")
+    answer = client.get("/api/structure", params={"run": "water", "index": "1"}).json()
+    assert answer["positions"]["shape"] == [4, 3]
+    (attempt,) = answer["life"]["attempts"]
+    assert (attempt["status"], attempt["kind"], attempt["message"]) == (
+        "failed", "timeout", "again none",
+    )  # fmt: skip
+    assert NASTY in attempt["log_tail"]
+    for index in ("3", "77"):
+        query = {"run": "water", "index": index}
+        assert client.get("/api/structure", params=query).status_code == 404
+
+
+def test_structures_read_without_jax_are_those_that_were_stored(folder):
+    from alj.campaign.ledger import Ledger
+
+    add_failures(folder / "water", "one", "two")
+    with Ledger(folder / "water", read_only=True) as ledger:
+        stored = {row["hash"]: row["structure"] for row in ledger.failures()}
+    for row in views.failures(folder / "water")["failures"]:
+        packed = row["structure"]["positions"]
+        found = np.frombuffer(base64.b64decode(packed["data"]), "<f4").reshape(packed["shape"])
+        np.testing.assert_allclose(found, stored[row["hash"]].positions, rtol=1e-6)
+
+
 def test_text_of_runs_is_json_and_never_markup(client, folder):
     add_event(folder / "water", {"event": "finished", "reason": NASTY})
     answer = page(client, "overview")
@@ -231,10 +273,13 @@ print(json.dumps([code, codes, "jax" in sys.modules, "ase" in sys.modules]))
 """
 
 
-def test_no_jax_is_imported_by_the_command_nor_by_any_page(finished):
+def test_no_jax_is_imported_by_the_command_nor_by_any_page(folder):
+    for prepare in (write_results, add_map, lambda run: add_failures(run, "no convergence")):
+        prepare(folder / "water")
     done = subprocess.run(
-        [sys.executable, "-c", ASKED, str(finished)], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", ASKED, str(folder / "water")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     code, codes, jax, ase = json.loads(done.stdout.splitlines()[-1])
     assert code == 0

@@ -59,13 +59,19 @@ function layout(x, y, xmore, ymore, more, width) {
   };
 }
 
+// plotly.js, once it is there: a page without figures does not wait for its megabytes.
+function plotly() {
+  const script = document.getElementById("plotly");
+  return window.Plotly ? Promise.resolve(window.Plotly) : new Promise((done) => script.addEventListener("load", () => done(window.Plotly)));
+}
+
 // A figure with its title and caption, drawn into an element that is kept for `key`.
 export function figure(context, key, { title, caption = "", x, y, traces, xaxis = {}, yaxis = {}, more = {}, numbers = null }) {
   let kept = context.figures.get(key);
   if (!kept) {
     const plot = h("div", { class: "plot" });
     const save = h("button", { class: "quiet", type: "button", title: "Save this figure as PNG", "aria-label": `Save ${title} as PNG`,
-      onclick: () => Plotly.downloadImage(plot, { format: "png", width: 1000, height: 600, scale: 2, filename: key }) }, "PNG");
+      onclick: () => window.Plotly?.downloadImage(plot, { format: "png", width: 1000, height: 600, scale: 2, filename: key }) }, "PNG");
     const heading = h("h3", {}, title), note = h("figcaption", {});
     const below = h("div", {});
     kept = { plot, heading, note, below, element: h("figure", { id: `figure-${key}` }, h("div", { class: "head" }, heading, save), plot, note, below) };
@@ -76,10 +82,11 @@ export function figure(context, key, { title, caption = "", x, y, traces, xaxis 
   kept.below.replaceChildren(...(numbers ? [h("details", {}, h("summary", {}, "Numbers"), numbers)] : []));
   const named = new Set(traces.filter((trace) => trace.showlegend !== false).map((trace) => trace.name)).size;
   const all = (name) => traces.flatMap((trace) => Array.from(trace[name] ?? []));
-  context.later(() => {
+  context.later(async () => {
+    const Plotly = await plotly();
     const wide = kept.plot.clientWidth, tall = wide < 640 && named > 1 ? { height: 320 + 21 * named } : {};
     const shape = layout(x, y, scaled(xaxis, all("x")), scaled(yaxis, all("y")), { showlegend: named > 1, ...tall, ...more }, wide);
-    Plotly.react(kept.plot, traces, shape, { displayModeBar: false, responsive: true });
+    await Plotly.react(kept.plot, traces, shape, { displayModeBar: false, responsive: true });
   });
   return kept.element;
 }

@@ -29,7 +29,7 @@ const link = (run, name) => `#${new URLSearchParams({ run, page: name })}`;
 
 function contextFor(run) {
   const waiting = [];
-  return { run, figures: new Map(), kept: {}, later: (act) => { waiting.push(act); }, drawn: () => { for (const act of waiting.splice(0)) act(); } };
+  return { run, figures: new Map(), kept: {}, later: (act) => { waiting.push(act); }, drawn: () => Promise.all(waiting.splice(0).map((act) => act())) };
 }
 
 function header({ run, page: name }) {
@@ -47,12 +47,15 @@ async function show({ fresh = false } = {}) {
   const mine = (turn += 1), where = place(), name = `${where.run} ${where.page}`;
   let answer;
   try {
+    // both at once; what cannot be is told once the runs are known
+    const asked = where.page === "runs" ? null : page(where.run, where.page);
+    asked?.catch(() => {});
     const list = await runs();
     if (mine !== turn) return;
     known = list.data.runs; comparing = Boolean(list.data.comparison);
     const again = place();
     if (again.page !== where.page || again.run !== where.run) { show({ fresh }); return; }
-    answer = where.page === "runs" ? list : await page(where.run, where.page);
+    answer = asked === null ? list : await asked;
   } catch (error) {
     if (mine === turn) { header(where); fail(error, name); }
     return;
@@ -68,10 +71,11 @@ async function show({ fresh = false } = {}) {
   replace(main, content);
   main.dataset.page = where.page;
   if (!moved) for (const details of main.querySelectorAll("details")) if (open.has(path(details))) details.open = true;
-  context.drawn();
+  const figures = context.drawn();
   if (moved) window.scrollTo(0, 0); else { window.scrollTo(left, top); if (focus && document.activeElement?.id !== focus) document.getElementById(focus)?.focus({ preventScroll: true }); }
   document.title = `${where.run || "runs"} – ${where.page === "runs" ? "alj" : words(where.page)}`;
-  main.dataset.ready = name;
+  await figures;
+  if (mine === turn || shown === name) main.dataset.ready = name;
 }
 
 const path = (details) => details.dataset.hash ?? `${details.closest("figure,section")?.id ?? ""} ${details.querySelector("summary")?.textContent ?? ""}`;

@@ -27,7 +27,10 @@ function curves(data, context) {
     place.replaceChildren(figure(context, "training-curves", { title: `Curves of the members, ${titled(one)}`, x: "step", y: one.quantity, traces, yaxis: logarithmic,
       caption: "Solid: what a member learns from; dotted: what it does not see.",
       numbers: table(["step", ...Array.from({ length: members }, (_, m) => `member ${m + 1}`)], one.steps.map((step, i) => [step, ...one.train[i]]), { id: "training-numbers" }) }));
+    if (drawnOnce) context.drawn();
+    drawnOnce = true;
   }
+  let drawnOnce = false;
   draw();
   return h("section", {}, h("h2", {}, "Training curves"), data.trainings.length > 1 ? h("div", { class: "controls" }, h("label", {}, "training ", select)) : null, place);
 }
