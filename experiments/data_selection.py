@@ -131,11 +131,9 @@ def result(out: Path, *task) -> Any:
     """What a task found, None where it has not finished."""
     from alj.campaign.store import FolderStore
 
-    folder = folder_of(out, *task)
-    if not folder.exists():
-        return None
-    with FolderStore(folder) as store:
-        return store.recall("result") if store.knows("result") else None
+    # Not entered: another process may be at work in that folder, or reading it too.
+    store = FolderStore(folder_of(out, *task))
+    return store.recall("result") if store.knows("result") else None
 
 
 def divided(plan: Mapping, data) -> tuple[Any, Any]:

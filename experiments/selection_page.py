@@ -14,7 +14,7 @@ from variants import machine
 from alj.analysis.axes import COLORS, GRAY, MARKERS, legend, tidy
 from alj.campaign import datasets
 
-KINDS = {"max": "largest", "rmse": "RMSE", "mae": "MAE"}
+KINDS = {"max": "Largest", "rmse": "RMSE", "mae": "MAE"}
 ONSETS = {"Na-Na": 2.725, "Na-Cl": 2.025, "Cl-Cl": 2.925}
 """Å below which g of the reference stays under 0.01 (1000 ions, 1400 K, 33.5405 Å)."""
 
@@ -161,7 +161,7 @@ def _ordering(methods) -> list[str]:
         ]
         said = "; ".join(word.replace("not distinguishable than", "not distinguishable from")
                          for word in words)  # fmt: skip
-        lines.append(f"{KINDS[kind].capitalize()}: {said}.")
+        lines.append(f"{KINDS[kind]}: {said}.")
     return ["The paper finds atomic < force < random < global. " + " ".join(lines)]
 
 
@@ -189,7 +189,11 @@ def _dynamics(plan, walks) -> list[str]:
                 )
             else:
                 text.append(f"| {name} | {one['ps']:.0%} | | {pair} | frozen early | | |")
-    figures = [f"![rdf](rdf_{_file(model)}.png)" for model in settings["models"]]
+    figures = [
+        f"![rdf](rdf_{_file(model)}.png)"
+        for model in settings["models"]
+        if any(name.startswith(f"{model} / ") for name in walks)
+    ]
     return [*text, "", *figures]
 
 

@@ -6,6 +6,7 @@ import coarse_grained_water as water
 import esoinn_page
 import numpy as np
 import pytest
+import selection_page
 from variants import campaigns, merged, read
 
 from alj import registry
@@ -17,6 +18,7 @@ from alj.training import TRAINERS
 
 ROOT = Path(__file__).parent.parent
 DESIGNS = sorted((ROOT / "configs").glob("optimal_design_*.yaml"))
+SALTS = sorted((ROOT / "configs").glob("data_selection_*.yaml"))
 CLASSES = sorted((ROOT / "configs").glob("esoinn_dp_*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("coarse_grained_water_*.yaml"))
 
@@ -48,6 +50,31 @@ def test_every_replay_of_every_design_can_be_built(path):
                 spec = {"name": spec} if isinstance(spec, str) else spec
                 bare = {key: value for key, value in spec.items() if key != "trainer"}
                 registry.build(SELECTORS, bare, where="selectors")
+
+
+@pytest.mark.parametrize("path", SALTS, ids=lambda path: path.stem)
+def test_every_method_and_model_of_the_salt_can_be_built(path):
+    plan = read(path)
+    assert set(plan["dynamics"]["models"]) <= set(plan["models"])
+    assert set(plan["dynamics"]["methods"]) <= set(plan["methods"])
+    walked = plan["pool"]["steps"] * plan["pool"]["timestep_fs"] / 1000
+    held = plan["held_out"]
+    assert 0 < held["after_ps"] < held["after_ps"] + held["gap_ps"] < walked
+    for spec in plan["methods"].values():
+        registry.build(SELECTORS, spec, where="methods")
+    for about in plan["models"].values():
+        potential = build_potential(about["potential"], (11, 17))
+        registry.build(TRAINERS, about["trainer"], potential, where="trainer")
+
+
+def test_bands_of_seeds_that_overlap_are_not_told_apart():
+    assert selection_page.compared([1.0, 1.1, 1.2], [1.05, 1.15, 1.3]) == "not distinguishable"
+    assert selection_page.compared([1.0, 1.01, 1.02], [2.0, 2.02, 2.01]) == "lower"
+    assert selection_page.compared([2.0, 2.02, 2.01], [1.0, 1.01, 1.02]) == "higher"
+    assert selection_page.compared([1.0], [2.0]) == "not distinguishable"
+    mean, width = selection_page.band([1.0, 2.0, 4.0])
+    assert mean == pytest.approx(7 / 3)
+    assert width == pytest.approx(4.302653 * np.std([1.0, 2.0, 4.0], ddof=1) / 3**0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("path", CLASSES, ids=lambda path: path.stem)

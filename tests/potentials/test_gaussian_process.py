@@ -39,7 +39,13 @@ def trained(places, points=24, **noise):
 
 def told(potential, params, i):
     s = STRUCTURES[i]
-    return float(jax.jit(lambda p: energy(potential, p, s, table(s, 3.9, CAPACITY)))(params))
+    n = table(s, 3.9, CAPACITY)
+    return float(jax.jit(energy, static_argnums=0)(potential, params, s, n))
+
+
+def doubted(potential, params, i):
+    s = STRUCTURES[i]
+    return jax.jit(potential.variances)(params, s, table(s, 3.9, CAPACITY))
 
 
 def test_with_every_surrounding_inducing_and_no_noise_it_interpolates():
@@ -51,16 +57,10 @@ def test_with_every_surrounding_inducing_and_no_noise_it_interpolates():
 
 
 def test_doubt_shrinks_with_data_and_is_the_priors_without_any():
-    s = STRUCTURES[5]
-
-    def variances(potential, params):
-        n = table(s, 3.9, CAPACITY)
-        return jax.jit(lambda p: potential.variances(p, s, n))(params)
-
     potential, whole = trained(range(6), energy_noise_eV=1e-3)
     # The same inducing points: what shrinks is what labels have taught.
     empty = {**whole, "constants": {**whole["constants"], "posterior": jnp.eye(48)}}
-    before = variances(potential, empty)
+    before = doubted(potential, empty, 5)
     np.testing.assert_allclose(before.atomic[:8], 1.0, rtol=1e-6)
     np.testing.assert_array_equal(before.atomic[8:], 0.0)
     sizes = []
@@ -72,7 +72,7 @@ def test_doubt_shrinks_with_data_and_is_the_priors_without_any():
             jax.random.key(0), trainer._replace(start="warm"), potential._replace(rebase=None),
             start, (batch,), known,
         )  # fmt: skip
-        found = variances(potential, jax.tree.map(lambda leaf: leaf[0], made.params))
+        found = doubted(potential, jax.tree.map(lambda leaf: leaf[0], made.params), 5)
         sizes.append(float(found.energy))
         assert np.all(found.atomic <= before.atomic + 1e-9)
         assert np.all(found.forces <= before.forces + 1e-9)
@@ -84,10 +84,8 @@ def test_doubt_shrinks_with_data_and_is_the_priors_without_any():
 def test_the_posterior_is_that_of_the_whole_gaussian_process():
     """Every surrounding inducing: mean and variance of a new energy by the textbook's formulas."""
     potential, params = trained(range(5), points=20, energy_noise_eV=0.05)
-    about = [
-        potential.describe(s, table(s, 3.9, CAPACITY))[1]
-        for s in STRUCTURES
-    ]  # fmt: skip
+    describe = jax.jit(potential.describe)
+    about = [describe(s, table(s, 3.9, CAPACITY))[1] for s in STRUCTURES]
 
     def covariance(a, b):
         same = a.of.astype(float) @ b.of.astype(float).T
@@ -99,8 +97,7 @@ def test_the_posterior_is_that_of_the_whole_gaussian_process():
     expected = mean + new @ np.linalg.solve(known, np.array(ENERGIES[:5]) - mean)
     assert told(potential, params, 5) == pytest.approx(expected, abs=1e-5)
     # The variance where all is represented: of a structure that was trained on.
-    s = STRUCTURES[2]
-    found = jax.jit(lambda p: potential.variances(p, s, table(s, 3.9, CAPACITY)))(params)
+    found = doubted(potential, params, 2)
     left = kernel[2, 2] - kernel[2, :5] @ np.linalg.solve(known, kernel[2, :5])
     assert float(found.energy) == pytest.approx(left, rel=1e-4)
 
@@ -116,7 +113,7 @@ def test_rows_are_derivatives():
     for quick, slow in zip(*rows, strict=True):
         np.testing.assert_allclose(quick, slow, atol=1e-11)
     weights = params["readout"]["weights"].ravel()
-    _, forces = energy_and_forces(potential, params, s, n)
+    _, forces = jax.jit(energy_and_forces, static_argnums=0)(potential, params, s, n)
     np.testing.assert_allclose(rows[0].forces @ weights, forces, atol=1e-9)
 
 
@@ -143,7 +140,7 @@ def test_its_doubt_is_evidence():
     known = known._replace(energy=np.array(ENERGIES[:4]))
     needs = ("energy_spread", "force_spread", "qs1", "features", "known_features", "atomic_energies")
     found = gather(potential, stack_trees([params]), data, known, needs)
-    own = potential.variances(params, STRUCTURES[5], table(STRUCTURES[5], 3.9, CAPACITY))
+    own = doubted(potential, params, 5)
     assert found.energy_spread[5] * 8 == pytest.approx(float(own.energy) ** 0.5, rel=1e-6)
     expected = np.sqrt(np.sum(np.asarray(own.forces), axis=1))[:8]
     np.testing.assert_allclose(found.force_spread[5], expected, rtol=1e-6)
