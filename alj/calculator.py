@@ -19,7 +19,7 @@ from alj.campaign import models
 from alj.campaign.answering import Answering
 from alj.campaign.models import Model
 from alj.campaign.reading import charge_and_multiplicity, structure_of
-from alj.types import Structure
+from alj.types import Labeler, Structure
 
 
 def load(path: str | Path, *, uncertainty: bool = True) -> "CommitteeCalculator":
@@ -104,3 +104,30 @@ def _share(structure: Structure, whole_cell: np.ndarray) -> float:
     if len(rows) == 3 or whole == 0:
         return 1.0
     return float(np.prod(np.linalg.svd(rows, compute_uv=False))) / whole
+
+
+class ReferenceCalculator(Calculator):
+    """A labeler as an ASE calculator: energy (eV), forces (eV/Å), stress where it gives one.
+
+    `calculate` raises LabelingFailed where the labeler does, and BadInput for structures that are
+    none.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, labeler: Labeler):
+        super().__init__()
+        self.labeler = labeler
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        """Fill `results` by one label."""
+        super().calculate(atoms, properties, system_changes)
+        given: Any = self.atoms
+        structure = structure_of(given)
+        labels = self.labeler.label(structure)
+        self.results = {"energy": float(labels.energy), "free_energy": float(labels.energy)}
+        if np.isfinite(labels.forces).all():
+            self.results["forces"] = np.asarray(labels.forces, np.float64)
+        if structure.cell.any() and np.isfinite(labels.stress).all():
+            share = _share(structure, given.cell.array)
+            self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(labels.stress) * share)

@@ -137,4 +137,37 @@ def select(model: str, pool: str, out: str, **options) -> int:
     return select(model, pool, out, SelectOptions(**options))
 
 
-COMMANDS = (export, serve, convert, sample, select)
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("structures", nargs=-1, type=click.Path())
+@click.option("--labeler", help="Reference engine beside it, see `alj show labeler`.")
+@click.option("--config", type=click.Path(), help="Take the reference's labeler from this file.")
+@click.option("--data", type=click.Path(), help="Labeled structures: errors for each config_type.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="CHECK.KEY=VALUE",
+    help="Setting of a check, or labeler.KEY=VALUE.",
+)
+@click.option("--out", required=True, type=click.Path(), help="Folder of the results.")
+@_QUIET
+def validate(model: str, structures: tuple[str, ...], **options) -> int:
+    """Judge MODEL by crystals and molecules, beside a reference.
+
+    Of each of STRUCTURES that repeats in all directions: equation_of_state, elastic_constants,
+    phonons, vacancy; of others bond_scans, vibrations, stability in molecular dynamics. OUT gets
+    numbers (validation.json), figures and one page (validation.html). Exit code 3 where a check of
+    MODEL failed.
+
+    \b
+    alj validate runs/ethanol ethanol.extxyz --labeler tblite --data test.extxyz --out judged
+    alj validate runs/silicon si.extxyz --config configs/si.yaml --only phonons --out judged
+    """
+    from alj.cli.validate import ValidateOptions, validate
+
+    return validate(model, structures, ValidateOptions(**options))
+
+
+COMMANDS = (export, serve, convert, sample, select, validate)
