@@ -111,8 +111,11 @@ def top_settings(
     return seed, precision
 
 
-def make_plan(config: dict) -> Plan:
-    """The plan of a training; keys that only a campaign has are ignored. Raises BadInput."""
+def resolve(config: dict) -> dict:
+    """The configuration with every default filled in; keys of campaigns only are left out.
+
+    Raises BadInput.
+    """
     for key in config:
         if key not in KEYS:
             raise BadInput(f"{key}: unknown key{registry.suggest(key, KEYS)}")
@@ -120,7 +123,7 @@ def make_plan(config: dict) -> Plan:
     if config.get("data") is None:
         raise BadInput("data: missing; expected a mapping with `train: FILE.extxyz`")
     trainer_spec = config.get("trainer") or "levenberg_marquardt"
-    resolved = {
+    return {
         **registry.filled(top_settings, top),
         "data": registry.filled(data_settings, config["data"], "data"),
         "potential": registry.resolve(
@@ -128,6 +131,11 @@ def make_plan(config: dict) -> Plan:
         ),
         "trainer": registry.resolve(TRAINERS, trainer_spec, "trainer"),
     }
+
+
+def make_plan(config: dict) -> Plan:
+    """The plan of a training; keys that only a campaign has are ignored. Raises BadInput."""
+    resolved = resolve(config)
     settings = registry.call(data_settings, config["data"], where="data")
     sets, notes = _read(settings, resolved["seed"])
     species = tuple(sorted({int(number) for number in sets.train.species}))

@@ -170,4 +170,21 @@ def validate(model: str, structures: tuple[str, ...], **options) -> int:
     return validate(model, structures, ValidateOptions(**options))
 
 
-COMMANDS = (export, serve, convert, sample, select, validate)
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--out", type=click.Path(), help="Folder [default: runs/<config stem>].")
+@click.option("--dry-run", "dry", is_flag=True, help="Check all trials, run none.")
+@click.option("--again", is_flag=True, help="Try what has failed once more.")
+@_QUIET
+def sweep(config: str, out: str | None, quiet: bool, dry: bool, again: bool) -> int:
+    """Run the campaign or training of CONFIG with many settings: a grid, or a search by Optuna.
+
+    Running again goes on where it stopped. Every trial has a folder and a row in trials.csv, with
+    the reason where it failed (exit code 3).
+    """
+    from alj.cli.sweep import sweep
+
+    return sweep(config, out, quiet, dry=dry, again=again)
+
+
+COMMANDS = (export, serve, convert, sample, select, validate, sweep)
