@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import coarse_grained_water as water
+import deredundancy
+import deredundancy_page
 import esoinn_page
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import selection_page
 from variants import campaigns, merged, read
 
 from alj import registry
+from alj.campaign import covering, reducing
 from alj.campaign.plan import make_plan
 from alj.campaign.replay import replay_settings, rounds_of
 from alj.potentials import build_potential
@@ -134,3 +137,51 @@ def test_the_page_marks_what_was_missed_and_what_did_not_run():
     assert "50 reached" in rows["| force MAE, broad (meV/Å)"]
     assert "*not run*" in rows["| energies-2"]
     assert "1 min 15 s" in rows["| energies-1"]
+
+
+REDUCTIONS = sorted((ROOT / "configs").glob("deredundancy_*.yaml"))
+
+
+@pytest.mark.parametrize("path", REDUCTIONS, ids=lambda path: path.stem)
+def test_every_part_of_every_reduction_can_be_built(path):
+    plan = read(path)
+    potential = build_potential(plan["potential"], (1, 6, 7, 8))
+    registry.build(TRAINERS, plan["trainer"], potential)
+    loop = dict(plan["loop"])
+    registry.build(TRAINERS, {**plan["trainer"], **loop.pop("trainer")}, potential)
+    total = plan["data"]["molecules"] * plan["data"]["each"]
+    for name in ("start", "add"):
+        loop[name] = round(loop.pop(f"{name}_share") * total)
+    covering.reduce_settings(**loop, most=total)
+    reducing.rules_of(plan["esoinn"])
+    assert plan["data"]["test"] < total / 4
+    assert set(plan["strategies"]) <= set(deredundancy.STRATEGIES)
+    assert set(plan) <= {
+        "base", "seeds", "strategies", "data", "shares", "potential", "trainer", "updates",
+        "esoinn", "loop",
+    }  # fmt: skip
+
+
+def test_the_share_that_reaches_an_error_and_what_a_page_says_of_it(tmp_path):
+    share = deredundancy_page.share_reaching
+    assert share([0.1, 0.2, 0.4], [0.4, 0.2, 0.1], 0.2) == pytest.approx(0.2)
+    assert share([0.1, 0.4], [0.4, 0.1], 0.2) == pytest.approx(0.2)  # a power law between
+    assert share([0.1, 0.4], [0.15, 0.1], 0.2) == pytest.approx(0.1)
+    assert np.isnan(share([0.1, 0.4], [0.5, 0.4], 0.2))
+    plan = read(ROOT / "configs" / "deredundancy_smoke.yaml")
+
+    def errors(value):
+        names = (f"{where}_force_rmse_eV_per_A" for where in ("test", "rest"))
+        return dict.fromkeys(names, value)
+
+    found = {
+        "random": {1: {10: errors(0.4), 20: errors(0.3)}},
+        "spectra": {1: {10: errors(0.19), 20: errors(0.15)}},
+        "everything": {1: {100: {"test_force_rmse_eV_per_A": 0.15}}},
+    }
+    deredundancy_page.collect(plan, found, tmp_path / "none", tmp_path / "results")
+    page = (tmp_path / "results" / "README.md").read_text()
+    assert "| random | more than 20 %, **missed** | more than 20 %, **missed** |" in page
+    assert "| spectra alone | at most 10 %, reached | 17 %, **missed** |" in page
+    assert "*not run*" in page
+    assert "| paper 7 | 600000 | 10.00% | 5400000 | 0.26 | 91.86% |" in page

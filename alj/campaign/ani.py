@@ -139,8 +139,8 @@ def _checked(path: Path, group: h5py.Group) -> dict[str, Any]:
         )
     wanted = {energy: shape[:1], "wb97x_dz.forces": shape}
     for name, size in wanted.items():
-        if name is not None and name in group and group[name].shape != size:
-            found = group[name].shape
+        found = getattr(group.get(name), "shape", size) if name is not None else size
+        if found != size:
             raise BadInput(f"{place}: expected {name} of shape {size}, found {found}")
     return own
 

@@ -22,6 +22,7 @@ KEYS = (
     "rounds",
     "data",
     "potential",
+    "widths",
     "trainer",
     "sampler",
     "selector",

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import datasets, evidence, told, trees
+from alj.campaign import datasets, evidence, told, trees, widths
 from alj.campaign.ahead import Ahead
 from alj.campaign.checkpoints import Checkpoint
 from alj.campaign.cutoffs import check_cutoff
@@ -95,7 +95,7 @@ def _rounds(run: Run) -> Outcome:
         if ended:
             reason = ended
             break
-    finish(run, state, test)
+    finish(widths.current(run, state), state, test)
     run.emit({"event": "finished", "reason": reason, "exit": DONE})
     return Outcome(reason, DONE)
 
@@ -109,8 +109,9 @@ def _round(
     Each stage begins where its result is not remembered. What is remembered last, the report, says
     that files and ledger hold the round; its event is the only thing that may still be missing.
     """
+    run = widths.current(run, state)
     plan, store = run.plan, run.store
-    ask, learn = split_named(jax.random.fold_in(plan.key, index), "ask", "learn")
+    ask, learn, search = split_named(jax.random.fold_in(plan.key, index), "ask", "learn", "search")
     watch = _Watch(run, index)
 
     ahead = Ahead(plan.executor, plan.labeler, run.ledger)
@@ -137,6 +138,8 @@ def _round(
 
     after, judged = store.remember(f"{index + 1:03d}/state", learn_from)
     checkpoint.forget()
+    after = widths.searched(run, search, after, watch.stage)
+    run = widths.current(run, after)
     late = _late(run, state, after)
     computed = before + sum(label is not None for label in labels) + len(late)
 
@@ -260,6 +263,7 @@ def _report(run, index, chosen, judged, after, test, watch) -> dict:
         "stopped_walks": known["stopped"],
         "selection": known.get("selection"),
         **{name: known[name] for name in ("uncertainty", "work") if name in known},
+        **widths.told(after),
         "chosen_energy_eV_per_atom": (chosen.predicted / np.maximum(atoms, 1)).tolist(),
         "seconds": watch.seconds(),
     }

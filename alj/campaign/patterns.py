@@ -185,7 +185,7 @@ def _apart(positions: np.ndarray, species: np.ndarray, fraction: float) -> np.nd
     covalent radii, nor in one place."""
     first, second = np.triu_indices(species.shape[1], 1)
     radii = np.where(species > 0, covalent_radii[species], 0.0)
-    fine = np.isfinite(positions).all(axis=(1, 2))
+    fine = np.asarray(np.isfinite(positions).all(axis=(1, 2)))
     for start in range(0, len(species), CHUNK):
         rows = slice(start, start + CHUNK)
         apart = np.linalg.norm(positions[rows][:, first] - positions[rows][:, second], axis=-1)

@@ -34,6 +34,7 @@ from alj.sampling import SAMPLERS
 from alj.selection import SELECTORS
 from alj.stepping import batched
 from alj.training import TRAINERS
+from alj.training.architecture_search import search_settings
 from alj.types import (
     BadInput,
     Key,
@@ -114,6 +115,9 @@ def resolve(config: dict) -> dict:
         **top,
         "data": data,
         "potential": resolve_potential(config.get("potential", "behler_parrinello")),
+        "widths": None
+        if config.get("widths") is None
+        else registry.filled(search_settings, config["widths"], "widths"),
         "trainer": registry.resolve(
             TRAINERS, config.get("trainer", "levenberg_marquardt"), "trainer"
         ),

@@ -195,7 +195,7 @@ def part_of(settings: TwoLevel, structure: Structure) -> Part:
     if settings.radius_A is not None:
         centers = atoms.positions[list(settings.region)]
         apart = atoms.positions[:, None] - centers[None]
-        lengths = find_mic(apart.reshape(-1, 3), atoms.cell, atoms.pbc)[1]
+        lengths = _nearest(apart.reshape(-1, 3), atoms)[1]
         inside |= np.any(lengths.reshape(count, -1) <= settings.radius_A, axis=1)
     if settings.whole_molecules:
         graph = csr_array((np.ones(len(first)), (first, second)), shape=(count, count))
@@ -222,7 +222,7 @@ def _cut(given, inside: np.ndarray, atoms: ase.Atoms, bonds) -> list[tuple[int, 
     vectors = [atoms.positions[m] - atoms.positions[q] for q, m in given]
     if not vectors:
         return []
-    nearest = find_mic(np.array(vectors), atoms.cell, atoms.pbc)[0]
+    nearest = _nearest(np.array(vectors), atoms)[0]
     return [(q, m, vector) for (q, m), vector in zip(given, nearest, strict=True)]
 
 
@@ -236,14 +236,20 @@ def _closed(atoms: ase.Atoms, members: np.ndarray, bonds, settings: TwoLevel) ->
     own = radii[members][pairs[:, 0]]
     factors = (own + covalent_radii[1]) / (own + radii[pairs[:, 1]])
     inner = positions[pairs[:, 0]]
-    closed = Structure(
-        positions=np.concatenate([positions, inner + factors[:, None] * vectors]),
-        species=np.concatenate([atoms.numbers[members], np.ones(len(pairs))]).astype(np.int32),
-        cell=np.zeros((3, 3)),
-        charge=np.asarray(settings.region_charge, np.int32),  # type: ignore[arg-type]
-        multiplicity=np.asarray(settings.region_multiplicity, np.int32),  # type: ignore[arg-type]
-    )
-    return Part(closed, members, pairs, factors, inner + vectors)
+    fields: dict[str, Any] = {
+        "positions": np.concatenate([positions, inner + factors[:, None] * vectors]),
+        "species": np.concatenate([atoms.numbers[members], np.ones(len(pairs))]).astype(np.int32),
+        "cell": np.zeros((3, 3)),
+        "charge": np.asarray(settings.region_charge, np.int32),
+        "multiplicity": np.asarray(settings.region_multiplicity, np.int32),
+    }
+    return Part(Structure(**fields), members, pairs, factors, inner + vectors)
+
+
+def _nearest(vectors: np.ndarray, atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors to the nearest images, and their lengths."""
+    periodic: Any = atoms.pbc
+    return find_mic(vectors, atoms.cell, periodic)
 
 
 def _together(atoms: ase.Atoms, members: np.ndarray) -> np.ndarray:
@@ -251,10 +257,10 @@ def _together(atoms: ase.Atoms, members: np.ndarray) -> np.ndarray:
     positions = atoms.positions[members]
     if not atoms.pbc.any():
         return positions
-    moved = positions[0] + find_mic(positions - positions[0], atoms.cell, atoms.pbc)[0]
+    moved = positions[0] + _nearest(positions - positions[0], atoms)[0]
     i, j = np.triu_indices(len(members), 1)
     apart = moved[j] - moved[i]
-    nearest = find_mic(apart, atoms.cell, atoms.pbc)[1] if len(i) else np.zeros(0)
+    nearest = _nearest(apart, atoms)[1] if len(i) else np.zeros(0)
     if np.any(np.linalg.norm(apart, axis=1) > nearest + 1e-6):
         raise LabelingFailed(
             "bad_input",
