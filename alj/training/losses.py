@@ -212,7 +212,7 @@ def units(
 
 def high_energy_weights(
     batches: tuple[Batch, ...], scale_eV: float | None
-) -> tuple[Float[Array, " batch"], ...]:
+) -> tuple[Float[Array, " _"], ...]:
     """w = 1/√(1 + ((e - e_min)/scale)²) for each structure, e its energy per atom in eV.
 
     Factors of the *residuals*. They keep structures far up the repulsive wall from ruling the fit

@@ -158,7 +158,7 @@ def all_residuals(
 def measure(
     found: tuple[Residuals, ...],
     fold: Fold,
-    factors: tuple[Float[Array, " batch"], ...],
+    factors: tuple[Float[Array, " _"], ...],
     weights: Emphasis,
     scale: Emphasis,
     pace: Any,
