@@ -35,6 +35,7 @@ from alj import registry
 from alj.analysis.errors import mae, rmse
 from alj.campaign import covering, datasets, evidence, models, reducing, replay
 from alj.campaign.evaluate import predict
+from alj.campaign.parts import fit_on
 from alj.campaign.store import FolderStore, claim
 from alj.cli.environment import prepare
 from alj.cli.replay import workers
@@ -214,7 +215,7 @@ def trained(made, plan, places: np.ndarray, seed: int):
     learned = len(places) * (1.0 - spec.get("validation_fraction", 0.1))
     spec["epochs"] = max(round(plan["updates"] * spec["batch_size"] / learned), 1)
     trainer = registry.build(TRAINERS, spec, made.potential, where="trainer")
-    return replay.fit_on(made, trainer, jax.random.key(seed), places, np.zeros(0, int)).params
+    return fit_on(made, trainer, jax.random.key(seed), places, np.zeros(0, int)).params
 
 
 def measured(made, plan, places: np.ndarray, params, seed: int) -> dict[str, float]:

@@ -9,14 +9,11 @@ networks of classes. The labels of the rest are looked at for the reported error
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from alj import registry
@@ -24,15 +21,24 @@ from alj.analysis.reduction_figures import covering_figure
 from alj.arrays import split_named
 from alj.campaign import datasets, evidence, models, patterns, replay
 from alj.campaign.evaluate import predict
+from alj.campaign.parts import fit_on
 from alj.campaign.reducing import Progress, rules_of
 from alj.campaign.store import FolderStore, claim, write_file
-from alj.potentials.combine import member_energies_and_forces, members
+from alj.potentials.combine import members
 from alj.selection import esoinn_queries
 from alj.selection.esoinn import begin, learn
 from alj.selection.esoinn_queries import BOUNDARY, FAR, INSIDE
+from alj.selection.esoinn_quota import quotas
 from alj.selection.representatives import representatives
 from alj.training.fitting import NotFinite
 from alj.types import BadInput, Params
+from alj.uncertainty.error_indicator import (
+    NAMES,
+    QUESTIONABLE,
+    UNKNOWN,
+    accuracy_limit,
+    judged,
+)
 
 KEYS = ("seed", "precision", "data", "potential", "trainer", "esoinn", "reduce")
 
@@ -209,14 +215,14 @@ def _round(plan: Plan, index: int, kept: np.ndarray, spectra, folder: Path) -> d
     key = jax.random.fold_in(jax.random.key(plan.config["seed"]), index)
     train, draw, learning = split_named(key, "train", "draw", "learning")
     trainer = made.trainers["random"]
-    fitted = replay.fit_on(made, trainer, train, kept, np.zeros(0, int))
+    fitted = fit_on(made, trainer, train, kept, np.zeros(0, int))
     rest = np.setdiff1d(np.arange(datasets.count(made.pool)), kept)
     some = np.sort(rest[np.asarray(jax.random.permutation(draw, len(rest)))[: settings.predicted]])
     chi = indicators(made.potential, fitted.params, datasets.select(made.pool, some))
     delta = _limit(settings, fitted)
-    level = _levels(chi, delta)
+    level = judged(chi, delta)
     row = {"round": index, "kept": len(kept), "predicted": len(some), "delta_eV_per_A": delta}
-    for name, part in zip(("known", "questionable", "unknown", "broken"), range(4), strict=True):
+    for part, name in enumerate(NAMES):
         row[name] = float(np.mean(level == part)) if len(level) else 0.0
     row["between_2_and_3_delta"] = float(np.mean((chi > 2 * delta) & (chi <= 3 * delta)))
     row |= _errors(plan, fitted.params, some, chi)
@@ -232,37 +238,22 @@ def _round(plan: Plan, index: int, kept: np.ndarray, spectra, folder: Path) -> d
 
 
 def indicators(potential, params: Params, data: datasets.Dataset) -> np.ndarray:
-    """χ = max over members i and atoms j of ‖F_i(j) - ⟨F(j)⟩‖ of every structure, eV/Å."""
-    return evidence.by_structure(_indicators, potential, params, data, potential.cutoff).reshape(-1)
-
-
-@partial(jax.jit, static_argnums=0)
-def _indicators(potential, params, structures, neighbors):
-    def one(structure, table):
-        _, forces = member_energies_and_forces(potential, params, structure, table)
-        away = jnp.linalg.norm(forces - jnp.mean(forces, axis=0, keepdims=True), axis=-1)
-        return jnp.max(jnp.where(structure.species[None] > 0, away, 0.0)).reshape(1)
-
-    return jax.lax.map(lambda pair: one(*pair), (structures, neighbors), batch_size=8)
+    """χ of every structure, eV/Å."""
+    needs = ("force_deviation",)
+    return evidence.gather(potential, params, data, datasets.empty(), needs).force_deviation
 
 
 def _limit(settings: Settings, fitted) -> float:
     """δ = √(Σ a_i²) in eV/Å, with the target or with what each member has reached."""
     if settings.accuracy is not None:
-        return settings.accuracy * math.sqrt(len(fitted.loss))
+        return accuracy_limit([settings.accuracy] * len(fitted.loss))
     reached = np.asarray(fitted.error.forces, float)
     if not np.isfinite(reached).all():
         raise BadInput(
             "reduce.accuracy_eV_per_A: null takes the force errors of the members, but they train "
             "on no forces; give a number, or trainer.force_weight"
         )
-    return float(np.sqrt(np.sum(reached**2)))
-
-
-def _levels(chi: np.ndarray, delta: float) -> np.ndarray:
-    """0 known, 1 questionable, 2 unknown, 3 broken."""
-    level = np.digitize(np.nan_to_num(chi, nan=0.0), (delta, 2 * delta), right=True)
-    return np.where(np.isfinite(chi), level, 3)
+    return accuracy_limit(reached)
 
 
 def _errors(plan: Plan, params: Params, some: np.ndarray, chi: np.ndarray) -> dict[str, float]:
@@ -298,33 +289,20 @@ def _chosen(plan: Plan, key, spectra, kept, some, chi, level) -> tuple[dict[str,
     order = np.random.default_rng(np.asarray(jax.random.key_data(show))).permutation(kept)
     network = learn(begin(begin_key, spectra[kept]), spectra[order], rules)
     found = esoinn_queries.find(network, spectra[some])
-    unknown = np.flatnonzero(level == 2)
-    bins = {region: unknown[found.regions[unknown] == region] for region in REGIONS}
+    unknown = np.flatnonzero(level == UNKNOWN)
+    bins = [unknown[found.regions[unknown] == region] for region in REGIONS]
+    inside, boundary, far = map(len, bins)
     picked = []
-    for region, quota in quotas({k: len(v) for k, v in bins.items()}, settings).items():
-        own = bins[region]
+    shares = quotas((inside, boundary, far), settings.add, settings.shares)
+    for own, quota in zip(bins, shares, strict=True):
         nodes, away = found.winners[own, 0], found.distances[own, 0]
         picked.append(own[representatives(spectra[some[own]], nodes, away, quota).places])
     chosen = np.concatenate(picked)
-    doubtful = np.flatnonzero(level == 1)
+    doubtful = np.flatnonzero(level == QUESTIONABLE)
     doubtful = doubtful[np.argsort(-chi[doubtful], kind="stable")]
     chosen = np.concatenate([chosen, doubtful[: max(settings.add - len(chosen), 0)]])
-    counts = {f"unknown_{name}": len(bins[region]) for region, name in REGIONS.items()}
+    counts = {f"unknown_{name}": len(own) for name, own in zip(REGIONS.values(), bins, strict=True)}
     return {**counts, "nodes": int(network.count)}, some[chosen.astype(int)]
-
-
-def quotas(available: Mapping[int, int], settings: Settings) -> dict[int, int]:
-    """How many unknown structures of each region are added; what one cannot fill passes to the
-    boundary, then to what is far, then inside."""
-    shares, room = settings.shares, min(settings.add, sum(available.values()))
-    given = {
-        region: min(room * shares[k] // sum(shares), available[region])
-        for k, region in enumerate(REGIONS)
-    }
-    for region in (BOUNDARY, FAR, INSIDE):
-        left = room - sum(given.values())
-        given[region] += min(left, available[region] - given[region])
-    return given
 
 
 _COLUMNS = {

@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from alj import registry
@@ -25,14 +24,14 @@ from alj.arrays import split_named
 from alj.campaign import datasets, evidence, models
 from alj.campaign.datasets import Dataset
 from alj.campaign.evaluate import predict
+from alj.campaign.parts import fit_on
 from alj.campaign.programs import forget_when_many
 from alj.campaign.store import FolderStore
-from alj.campaign.supervised import fixed_split
 from alj.campaign.values import walks_of
 from alj.potentials import build_potential, resolve_potential
 from alj.selection import SELECTORS
 from alj.training import TRAINERS
-from alj.training.fitting import Fitted, NotFinite, fit
+from alj.training.fitting import NotFinite
 from alj.types import BadInput, Params, Potential, Selector, Trainer
 
 KEYS = ("seeds", "precision", "data", "potential", "trainer", "judge", "selectors", "replay")
@@ -259,17 +258,6 @@ def _judged(settings: Settings, size: int, wanted: int) -> bool:
 def fitted(plan: Plan, trainer: Trainer, key, train, validation) -> Params:
     """A committee trained on some places of the pool, others stopping it."""
     return fit_on(plan, trainer, key, train, validation).params
-
-
-def fit_on(plan: Plan, trainer: Trainer, key, train, validation) -> Fitted:
-    """The same with how it went; without `validation` the trainer's own split decides."""
-    data = datasets.select(plan.pool, np.concatenate([train, validation]))
-    table = datasets.roomy(plan.pool)
-    dtype = jnp.dtype(plan.config["precision"])
-    batches = datasets.batches(data, plan.potential.cutoff, dtype=dtype, table=table)
-    if len(validation):
-        trainer = trainer._replace(split=fixed_split(len(train)))
-    return fit(key, trainer, plan.potential, None, batches, datasets.count(data))
 
 
 def _chosen(plan, selector, key, params, train, rest, wanted) -> dict[str, Any]:

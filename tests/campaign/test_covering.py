@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from alj.campaign import covering, datasets
-from alj.campaign.covering import Settings, cover, lines, make_plan, quotas
-from alj.selection.esoinn_queries import BOUNDARY, FAR, INSIDE
+from alj.campaign.covering import cover, lines, make_plan
 from alj.types import BadInput
 
 K = 5.0
@@ -96,19 +95,6 @@ def test_it_ends_where_hardly_anything_is_unknown(pool, tmp_path):
     assert found.reason == "less than 1 % is unknown"
     assert len(found.rows) == 1
     assert found.rows[0]["known"] == 1.0
-
-
-def test_shares_of_regions_and_what_becomes_of_those_that_cannot_be_filled():
-    def given(inside, boundary, far, add=50):
-        settings = Settings(1, add, 1000, 0.01, 0.1, None, 10, (1, 3, 1))
-        found = quotas({INSIDE: inside, BOUNDARY: boundary, FAR: far}, settings)
-        return [found[region] for region in (INSIDE, BOUNDARY, FAR)]
-
-    assert given(100, 100, 100) == [10, 30, 10]
-    assert given(100, 5, 3) == [42, 5, 3]
-    assert given(100, 40, 3) == [10, 37, 3]
-    assert given(4, 2, 1) == [4, 2, 1]
-    assert sum(given(100, 100, 100, add=7)) == 7
 
 
 def test_mistakes_are_named(pool, alj):
