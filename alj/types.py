@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from alj.evidence import Evidence
+
 Key = PRNGKeyArray
 Params = Any
 State = Any
@@ -260,77 +262,6 @@ class Trainer(NamedTuple):
     quantities: tuple[str, ...] = ("energy",)
     precision: str = "float64"
     descriptions: str = "automatic"
-
-
-class Evidence(NamedTuple):
-    """Everything a selector may look at, one row a candidate; what was not asked for is None.
-
-    energies (n,) eV; samplers (n,) and walks (n,) which sampler and walk a candidate came from;
-    spacing (n,) the coordinate along which its walk is read evenly; variable (n,) the collective
-    variable that a bias pulls, NaN where there is none; features (n, d) last-layer features of the
-    energy per atom; known_features (m, d) the same of the training set; gradient_features (n, d)
-    and known_gradient_features (m, d) gradients of the energy per atom with respect to all weights,
-    projected at random;
-    qs1 (n,) eV² and qs2 (n,) (eV/Å)² variances of the energy and of the forces that a label would
-    take away: qs1 the numerator of eq. 14 (`uncertainty.fisher`), which ranks alike and does not
-    saturate, qs1_saturated (n,) the whole; qs2 eq. 21, qs2_largest (n,) the same with the largest
-    instead of the mean over force components, qs2_sketched (n,) an estimate of its numerator;
-    atomic_qs1 (n, atoms) eV² of atomic energies; all of them with known_ before (m,) of
-    the training set;
-    energy_spread (n,) eV/atom and force_spread (n, atoms) eV/Å: standard deviation over members;
-    known_force_spread (m, atoms) the latter on the training set; atoms that pad have 0;
-    positions (n, atoms, 3), cells (n, 3, 3), species (n, atoms);
-    descriptors (n, d) means over the atoms, known_descriptors (m, d) of the training set;
-    energies_per_atom (n,) eV, atomic_energies (n, atoms) eV and force_magnitudes (n, atoms) eV/Å as
-    the model has them, label_energies (per atom too), label_atomic_energies and
-    label_force_magnitudes as the pool is labeled; columns: by name whatever else the pool says in
-    numbers, (n,) or (n, atoms). NaN where there is no such atom, or no such label;
-    force_deviation (n,) eV/Å the largest deviation of a member's force from the mean; spectra
-    (n, d) of Coulomb matrices in units of a network of classes, regions (n,) where they lie
-    relative to it (`selection.esoinn_queries`) and nodes (n,) its nearest node; closest_radii (n,)
-    the shortest distance of two atoms over the sum of their covalent radii.
-    """
-
-    energies: Any = None
-    samplers: Any = None
-    walks: Any = None
-    spacing: Any = None
-    variable: Any = None
-    features: Any = None
-    known_features: Any = None
-    gradient_features: Any = None
-    known_gradient_features: Any = None
-    qs1: Any = None
-    qs2: Any = None
-    qs2_largest: Any = None
-    qs2_sketched: Any = None
-    qs1_saturated: Any = None
-    atomic_qs1: Any = None
-    known_qs1: Any = None
-    known_qs1_saturated: Any = None
-    known_qs2: Any = None
-    known_qs2_largest: Any = None
-    known_qs2_sketched: Any = None
-    energy_spread: Any = None
-    force_spread: Any = None
-    known_force_spread: Any = None
-    positions: Any = None
-    cells: Any = None
-    species: Any = None
-    descriptors: Any = None
-    known_descriptors: Any = None
-    energies_per_atom: Any = None
-    atomic_energies: Any = None
-    force_deviation: Any = None
-    spectra: Any = None
-    regions: Any = None
-    nodes: Any = None
-    closest_radii: Any = None
-    force_magnitudes: Any = None
-    label_energies: Any = None
-    label_atomic_energies: Any = None
-    label_force_magnitudes: Any = None
-    columns: Any = None
 
 
 class Selector(NamedTuple):

@@ -4,7 +4,9 @@ import ast
 from pathlib import PurePosixPath
 
 FLOORS = {
-    **dict.fromkeys(("types", "units", "arrays", "stepping", "registry", "annotations"), 0),
+    **dict.fromkeys(
+        ("types", "evidence", "units", "arrays", "stepping", "registry", "annotations"), 0
+    ),
     "geometry": 1,
     "potentials": 2,
     **dict.fromkeys(("training", "sampling", "uncertainty", "selection", "labeling"), 3),
