@@ -283,7 +283,10 @@ def spectra_figure(known: list) -> Figure:
 
 
 def indicator_figure(reports: list) -> Figure:
-    """Figure 6: the error indicator over the pool of every round, and the shares of its classes."""
+    """Figure 6: the error indicator over the pool of every round, and the shares of its classes.
+
+    Boxes hold half of the pool, whiskers 90 %; lines are δ and 2δ.
+    """
     figure = Figure(figsize=(8.0, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     judged = [(each["round"], each["selection"]) for each in reports if each.get("selection")]
@@ -310,8 +313,9 @@ def indicator_figure(reports: list) -> Figure:
         right.plot(
             [r for r, _ in judged], [s[name] for _, s in judged], "o-", color=color, label=name
         )
-    tidy(left, "round", "χ of the pool (eV/Å): 5, 25, 50, 75, 95 %")
+    tidy(left, "round", "χ of the pool (eV/Å)")
     tidy(right, "round", "share of the pool")
+    right.set_xticks([r for r, _ in judged])
     legend(figure, right)
     return figure
 
