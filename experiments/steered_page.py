@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from steered_panels import write_panels
 from variants import machine
 
 from alj.analysis.axes import COLORS, GRAY, MARKERS, legend, tidy
@@ -44,6 +45,11 @@ def collect(plan: Mapping, store, out: Path, found: Mapping, target: Path, confi
         return
     engine = reference(plan, store)
     runs = {name: obtained(plan, store, out / name, name, engine) for name in found}
+    for name, run in runs.items():
+        if run is not None:
+            names = [f"{name}/pull-{index:03d}" for index in range(len(run["rounds"]))]
+            pulls = [pulls_of(store.recall(each), engine["species"]) for each in names]
+            write_panels(out / name, run, engine, pulls)
     other = studied(plan, store, found)
     numbers = {"engine": engine["numbers"], "runs": runs, "studies": other, "machine": machine()}
     text = json.dumps(numbers, indent=1, sort_keys=True, default=float)

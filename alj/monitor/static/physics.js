@@ -20,7 +20,7 @@ function drawn(panel, place, context) {
     const tint = isReference ? seen(curve.of === "reference" ? "--ink" : "--soft") : known(curve.round) ? ofRound(rounds.indexOf(curve.round), rounds.length) : COLORS[color % COLORS.length];
     if (!isReference && !known(curve.round)) color += 1;
     if (curve.error && curve.x.length > 1 && !curve.markers) traces.push(band(curve.x, curve.y, curve.error, tint));
-    const group = known(curve.round) ? `round ${curve.round}` : plainText(curve.name).replaceAll("\n", "<br>");
+    const group = plainText(known(curve.round) ? curve.name.split(",")[0] : curve.name).replaceAll("\n", "<br>");
     const more = { legendgroup: group, showlegend: !told.has(group), line: { dash: isReference ? "dash" : "solid", width: isReference ? 2 : 1.6 } };
     told.add(group);
     if (curve.markers) traces.push(points(group, curve.x, curve.y, tint, { marker: { size: curve.points ? 6 : 9, symbol: isReference ? "diamond-open" : "circle" }, error_y: curve.error ? { type: "data", array: curve.error, thickness: 1.2 } : null }));
