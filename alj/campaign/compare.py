@@ -63,7 +63,7 @@ def read_run(folder: str | Path) -> Run:
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such run folder")
     config = read_claim(folder)["config"]
-    rounds = {e.get("round"): e for e in events.read(folder) if e["event"] == "round"}
+    rounds = {int(e.get("round") or 0): e for e in events.read(folder) if e["event"] == "round"}
     if not rounds:
         raise BadInput(f"{folder}: expected a run with a finished round, found none yet")
     return Run(folder.resolve().name, config, [rounds[index] for index in sorted(rounds)])

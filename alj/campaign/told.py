@@ -95,7 +95,7 @@ def _along(evidence: Any, values: np.ndarray) -> list[dict[str, Any]]:
 
 def work(frames: Any) -> list[dict[str, Any]]:
     """Work (eV) against the pulled variable, of the first walks of a steered dynamics."""
-    seen = getattr(frames, "observed", None)
+    seen: Any = getattr(frames, "observed", None)
     if not hasattr(seen, "work") or not hasattr(seen, "anchor"):
         return []
     value, done = np.asarray(seen.value, float), np.asarray(seen.work, float)

@@ -46,7 +46,7 @@ def served(folder):
 @contextlib.contextmanager
 def watched(tab, folder):
     """The monitor of a folder as long as a tab looks at it."""
-    with watched(tab, folder) as (address, process):
+    with served(folder) as (address, process):
         yield address, process
         tab.goto("about:blank")
 
