@@ -90,7 +90,7 @@ def gaussian_process(
     def describe(env):
         return ByElement(spectra(env), one_hot(about, env.species, bool))
 
-    def evaluate(params, description: ByElement):
+    def evaluate(params, description):
         dtype = description.inputs.dtype
         constants = jax.tree.map(lambda leaf: leaf.astype(dtype), params["constants"])
         weights = _weights(kernel, params).astype(dtype)
