@@ -24,7 +24,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 import scipy.special
 from jaxtyping import Array, Float
 
@@ -219,7 +218,8 @@ def _radial(distances, cutoff, sigma, n_max, l_max) -> np.ndarray:
     centers = np.linspace(0.0, cutoff, n_max)
     functions = np.exp(-0.5 * ((r[None] - centers[:, None]) / sigma) ** 2)
     overlap = (functions * weights * r**2) @ functions.T
-    basis = np.linalg.inv(scipy.linalg.sqrtm(overlap).real) @ functions
+    values, vectors = np.linalg.eigh(overlap)
+    basis = vectors @ np.diag(values**-0.5) @ vectors.T @ functions
     s = np.abs(distances)[:, None]
     argument = r[None] * s / sigma**2
     bell = np.exp(-0.5 * ((r[None] - s) / sigma) ** 2)

@@ -184,8 +184,8 @@ def _decomposed(upper: np.ndarray, slab: list[np.ndarray]) -> np.ndarray:
     slab.clear()
     if not np.all(np.isfinite(stacked)):
         return np.full_like(upper, np.nan)
-    (found,) = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
-    return np.ascontiguousarray(found[: upper.shape[0]])
+    found = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
+    return np.ascontiguousarray(np.asarray(found[0])[: upper.shape[0]])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
