@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from alj.analysis.axes import COLORS, GRAY, legend, tidy
 
@@ -71,6 +72,7 @@ def vibrations(answers: Mapping[str, Any]) -> Figure:
     for (name, answer), style in zip(answers.items(), _STYLES, strict=False):
         values = answer["wavenumber_per_cm"]
         axes.plot(np.arange(1, len(values) + 1), values, label=name, marker="o", ms=3, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes, "vibration", "wavenumber (1/cm)")
     legend(figure, axes)
     return figure
