@@ -125,7 +125,8 @@ class ReferenceCalculator(Calculator):
         given: Any = self.atoms
         structure = structure_of(given)
         labels = self.labeler.label(structure)
-        self.results = {"energy": float(labels.energy), "free_energy": float(labels.energy)}
+        energy = float(labels.energy)
+        self.results: dict[str, Any] = {"energy": energy, "free_energy": energy}
         if np.isfinite(labels.forces).all():
             self.results["forces"] = np.asarray(labels.forces, np.float64)
         if structure.cell.any() and np.isfinite(labels.stress).all():

@@ -151,7 +151,8 @@ def _nothing(path: Path, dataset: Dataset) -> str:
 
 def _database(path: Path, dataset: Dataset) -> str:
     """ASE's database (SQLite); what it cannot keep as a column is in `data`."""
-    with connect(path, type="db") as database:
+    opened: Any = connect(path, type="db")
+    with opened as database:
         for i in range(datasets.count(dataset)):
             labels, info = datasets.labels(dataset, i), dict(dataset.info[i])
             one = datasets.structure(dataset, i)

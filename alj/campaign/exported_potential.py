@@ -19,6 +19,7 @@ of the next six months; others where they keep the promise that StableHLO makes,
 Nothing in it is executed but by XLA.
 """
 
+import importlib
 import io
 import json
 import zipfile
@@ -160,5 +161,5 @@ def _padded(positions, species, indices, shifts, rows: int, columns: int):
 def _double_precision():
     scoped = getattr(jax, "enable_x64", None)
     if scoped is None:  # jax < 0.8 keeps it under jax.experimental
-        from jax.experimental import enable_x64 as scoped
+        scoped = importlib.import_module("jax.experimental").enable_x64
     return scoped(True)

@@ -83,8 +83,10 @@ def _walk(group: Any, observables: Any, where: str) -> Iterator[ase.Atoms]:
 
 
 def _species(group: Any, where: str) -> np.ndarray:
-    stored = group.get("species")
-    stored = stored["value"][0] if isinstance(stored, h5py.Group) else stored
+    stored: Any = group.get("species")
+    if isinstance(stored, h5py.Group):
+        series: Any = stored["value"]
+        stored = series[0]
     numbers = None if stored is None else np.asarray(stored)
     if (
         numbers is None

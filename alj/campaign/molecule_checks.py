@@ -78,7 +78,7 @@ def vibrations(
     with tempfile.TemporaryDirectory() as folder:
         found = Vibrations(start, name=str(Path(folder) / "vibrations"), delta=displacement_A)
         found.run()
-        energies = found.get_energies()
+        energies: Any = found.get_energies()
     wavenumbers = np.where(energies.imag > 0, -energies.imag, energies.real) / units.invcm
     # Translations and rotations, whose wavenumbers are noise about zero.
     zero = 3 if len(atoms) == 1 else 5 if _linear(start) else 6
@@ -161,11 +161,14 @@ def start_energy(atoms: ase.Atoms, calculator: Any) -> float:
 
 def _pairs(atoms: ase.Atoms) -> np.ndarray:
     """Bonded pairs by covalent radii, (bonds, 2)."""
-    found = build_neighbor_list(
-        atoms, natural_cutoffs(atoms, mult=1.15), bothways=False, self_interaction=False
-    )
+    found = build_neighbor_list(atoms, _radii(atoms), bothways=False, self_interaction=False)
     pairs = [(i, int(j)) for i in range(len(atoms)) for j in found.get_neighbors(i)[0]]
     return np.array(sorted(pairs), int).reshape(-1, 2)
+
+
+def _radii(atoms: ase.Atoms) -> list[float]:
+    """Covalent radii, with the room that a stretched bond needs."""
+    return [1.15 * radius for radius in natural_cutoffs(atoms)]
 
 
 def _bonds(atoms: ase.Atoms) -> list[tuple[str, tuple[int, int], np.ndarray]]:

@@ -220,7 +220,9 @@ def _tried(
         values[trial.number].append(row.value)
         told(row)
 
-    runner = TrialRunner(tuple(trials), config["command"], config["objective"], config["judged_on"])
+    runner: Any = TrialRunner(
+        tuple(trials), config["command"], config["objective"], config["judged_on"]
+    )
     missing = []
     for trial in trials:
         known = runner.known(trial, again=again)

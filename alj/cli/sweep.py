@@ -45,7 +45,7 @@ def sweep(config: str, out: str | None, quiet: bool, *, dry: bool, again: bool) 
 def lines(settings: list, objective: str) -> list[str]:
     """The settings, best first, as aligned columns."""
     names = list(dict.fromkeys(name for one in settings for name in one[0]))
-    rows = [(*names, objective, "± (seeds)", "failed")]
+    rows: list[tuple[str, ...]] = [(*names, objective, "± (seeds)", "failed")]
     for parameters, mean, spread, failed in settings:
         cells = [str(parameters.get(name, "–")) for name in names]
         rows.append((*cells, *("–" if v != v else f"{v:.5g}" for v in (mean, spread)), str(failed)))

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from alj.campaign.models import Model
 from alj.campaign.subjects import model_of_name
@@ -58,9 +59,10 @@ def energy_neighbor_list(
         _check_height(_cell_of(jnp.asarray(box)), cutoff + dr_threshold)
     with jax.ensure_compile_time_eval():
         from jax_md import partition, space
+    whole: Any = 1.0 if box is None else box
     neighbor_fn = partition.neighbor_list(
         displacement,
-        1.0 if box is None else box,
+        whole,
         cutoff,
         dr_threshold,
         fractional_coordinates=fractional_coordinates,
@@ -116,7 +118,7 @@ def _check_species(numbers: np.ndarray, known: tuple[int, ...]) -> None:
 
 
 def _check_height(cell, reach: float) -> None:
-    if isinstance(cell, jax.core.Tracer):
+    if isinstance(cell, Tracer):
         return
     lowest = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell)), axis=0).max()
     if lowest < 2.0 * reach:
