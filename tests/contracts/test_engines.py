@@ -72,11 +72,8 @@ CRYSTALS = ("tblite", "ase")
 BY_THE_USER = {"dftbplus"}
 """What a user must install by hand is tried elsewhere, with output of the real program."""
 
-COMPOSED: dict[str, dict[str, Any]] = {
-    "two_level": {"high": "tblite", "low": "tblite"},
-}
-"""What is made of other engines, and tried where it stands (`labeling/test_two_level.py`): the
-answers of a region of atoms hang on the order of atoms."""
+COMPOSED: dict[str, dict[str, Any]] = {"two_level": {"high": "tblite", "low": "tblite"}}
+"""What is made of other engines; tried in `labeling/test_two_level.py`."""
 
 UNSETTLED: dict[str, dict[str, Any]] = {
     "tblite": {"max_iterations": 2},
