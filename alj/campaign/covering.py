@@ -253,7 +253,7 @@ def _limit(settings: Settings, fitted) -> float:
             "reduce.accuracy_eV_per_A: null takes the force errors of the members, but they train "
             "on no forces; give a number, or trainer.force_weight"
         )
-    return accuracy_limit(reached)
+    return accuracy_limit(reached.tolist())
 
 
 def _errors(plan: Plan, params: Params, some: np.ndarray, chi: np.ndarray) -> dict[str, float]:

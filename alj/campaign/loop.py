@@ -62,6 +62,7 @@ def run_campaign(
     Raises BadInput for whatever is wrong with the input or the folder, DiskFull without space.
     """
     plan = make_plan(config)
+    widths.check(plan)
     mixed = plan.data.mixed_engines
     with (
         contextlib.closing(plan.executor),
@@ -344,6 +345,7 @@ class _Watch:
 def check(config: dict) -> list[str]:
     """Build everything, label the start, and forecast: lines for `alj check`. Raises BadInput."""
     plan = make_plan(config)
+    widths.check(plan)
     start, calls = plan.start()
     check_cutoff([start], plan.potential.cutoff)
     began = time.monotonic()

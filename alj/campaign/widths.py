@@ -40,6 +40,17 @@ def widths_of(potential: Mapping[str, Any]) -> Widths:
     return tuple(int(width) for width in rows[0])
 
 
+def check(plan: Plan) -> None:
+    """Raises BadInput now for what would else be found after the first fit."""
+    if plan.config.get("widths") is None:
+        return
+    widths_of(plan.config["potential"])
+    if "forces" not in plan.trainer.quantities:
+        raise BadInput(
+            "widths: the search looks at force errors; expected a trainer with force_weight above 0"
+        )
+
+
 def current(run: Run, state: RoundState) -> Run:
     """The run with the plan of the widths that the state has."""
     found = state.memory.get("widths")

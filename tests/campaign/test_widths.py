@@ -77,5 +77,9 @@ def test_mistakes_are_named():
         BadInput, match=r"widths\.candidate: unknown key, did you mean 'candidates'"
     ):
         make_plan(config(widths={"candidate": 3}))
+    with pytest.raises(BadInput, match="expected a trainer with force_weight above 0"):
+        widths.check(make_plan(config(trainer={**TRAINER, "force_weight": 0.0})))
+    with pytest.raises(BadInput, match="`hidden` given"):
+        widths.check(make_plan(config(potential={"name": "schnet"})))
     assert make_plan(config(widths={})).config["widths"]["candidates"] == 8
     assert make_plan(config(widths=None)).config["widths"] is None
