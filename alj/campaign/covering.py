@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     accuracy: float | None
     force_rmse: float | None
     predicted: int
-    shares: tuple[int, int, int]
+    shares: tuple[float, float, float]
 
 
 class Plan(NamedTuple):
@@ -84,7 +84,7 @@ def reduce_settings(
     accuracy_eV_per_A: float | None = 0.13,
     force_rmse_eV_per_A: float | None = None,
     predicted: int = 20_000,
-    shares: tuple[int, int, int] = (1, 3, 1),
+    shares: tuple[float, float, float] = (1.0, 3.0, 1.0),
 ) -> Settings:
     """How the kept part grows.
 
