@@ -87,3 +87,23 @@ def test_rows_are_shared_among_devices(rows):
     found = jax.jit(lambda: arrays.across_devices(each, shared, table))()
     assert len(found.sharding.device_set) == (2 if rows == 6 else 1)
     np.testing.assert_array_equal(found, jax.jit(each)(shared, table))
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(jnp.float64, 16_385), (jnp.float32, 32_769)])
+def test_this_jaxlib_sums_rightly(dtype, count):
+    """As jaxlib 0.10.2 does not, silently (jax issue 39103): products of small matrices, reduced."""
+    numbers = jnp.arange(count, dtype=dtype)
+    rows = jnp.stack([numbers, jnp.zeros_like(numbers), jnp.zeros_like(numbers)], axis=1)
+    unit = jnp.eye(3, dtype=dtype)
+    found = jax.jit(jax.vmap(lambda row: jnp.sum((unit @ row) ** 2)))(rows)
+    np.testing.assert_allclose(found, numbers**2, rtol=1e-6)
+
+
+def test_this_jaxlib_survives_sums_of_many_axes():
+    """As jaxlib 0.10.2 and 0.11.0 do not (jax issue 39257); the crash comes later, elsewhere."""
+    shape = (3, 1, 2, 2, 8, 8, 8)
+    one, other = (jax.random.normal(jax.random.key(seed), shape, jnp.float32) for seed in (0, 1))
+    found = jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(one, other)
+    np.testing.assert_allclose(
+        found, np.sum(np.asarray(one) * np.asarray(other), axis=3), rtol=1e-4, atol=1e-5
+    )

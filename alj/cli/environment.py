@@ -3,13 +3,18 @@
 import hashlib
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
+
+WRONG_SUMS = ("0.10.2", "0.11.0")
+"""Versions of jaxlib whose fused sums are wrong or crash on CPUs: jax issues 39103 and 39257."""
 
 
 def prepare() -> None:
     """Float64 on, one host device for each core, and compiled programs kept between runs.
 
     XLA's own threads on CPUs are off: on few cores they were seen to wait for each other for ever.
+    Some versions of jaxlib sum wrongly on CPUs, or crash, unless a fusion is switched off.
     What the user has set in XLA_FLAGS or JAX_COMPILATION_CACHE_DIR stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -17,6 +22,8 @@ def prepare() -> None:
         "--xla_force_host_platform_device_count": str(cores()),
         "--xla_cpu_multi_thread_eigen": "false",
     }
+    if version("jaxlib") in WRONG_SUMS:
+        ours["--xla_cpu_experimental_ynn_fusion_type"] = ""
     flags = os.environ.get("XLA_FLAGS", "")
     added = [f"{flag}={value}" for flag, value in ours.items() if flag not in flags]
     os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
