@@ -26,9 +26,7 @@ from alj.types import Context, Structure
 PAIRS = {"Na-Na": (SODIUM, SODIUM), "Na-Cl": (SODIUM, CHLORINE), "Cl-Cl": (CHLORINE, CHLORINE)}
 
 
-def moved(
-    plan: Mapping, out: Path, model: str, method: str, store: FolderStore
-) -> dict[str, Any]:
+def moved(plan: Mapping, out: Path, model: str, method: str, store: FolderStore) -> dict[str, Any]:
     """Partial radial distributions by frame, and how the walk went."""
     settings = plan["dynamics"]
     kinds = (SODIUM, CHLORINE)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def _errors(plan, out) -> tuple[dict, dict]:
 
 def _moved(plan, out) -> dict[str, Any]:
     names = {"reference": ("reference", "reference")}
-    names |= {f"{model} / {method}": (model, method) for model, method in data_selection.moves(plan)}
+    names |= {
+        f"{model} / {method}": (model, method) for model, method in data_selection.moves(plan)
+    }
     found = {n: data_selection.result(out, "move", *task) for n, task in names.items()}
     return {name: one for name, one in found.items() if one is not None}
 
@@ -113,9 +116,10 @@ def _page(plan, out, numbers, config) -> str:
         "",
         f"`python experiments/data_selection.py configs/{config.name}`, {numbers['machine']}.",
         "",
-        f"Seeds {', '.join(map(str, plan['seeds']))}; ± is half of the 95 % interval of the mean over "
-        "seeds, and methods whose intervals overlap are called not distinguishable. Errors of force "
-        f"components on {plan['test_count']} held-out structures, equally many drawn by each method.",
+        f"Seeds {', '.join(map(str, plan['seeds']))}; ± is half of the 95 % interval of the mean "
+        "over seeds, and methods whose intervals overlap are called not distinguishable. Errors of "
+        f"force components on {plan['test_count']} held-out structures, equally many drawn by each "
+        "method.",
     ]
     for model, methods in numbers["errors"].items():
         about = numbers["trainings"][model]
@@ -132,7 +136,15 @@ def _page(plan, out, numbers, config) -> str:
                 found["rmse"], methods["random"]["rmse"])  # fmt: skip
             text.append(f"| {method} | {len(found['rmse'])} | {' | '.join(cells)} | {beside} |")
         text += ["", f"![errors](errors_{_file(model)}.png)", "", *_ordering(methods)]
-    text += ["", "## Distributions", "", "![distributions](distributions.png)", "", "## Dynamics", ""]
+    text += [
+        "",
+        "## Distributions",
+        "",
+        "![distributions](distributions.png)",
+        "",
+        "## Dynamics",
+        "",
+    ]
     text += _dynamics(plan, numbers["dynamics"])
     missing = [
         " ".join(map(str, task)) for task in
@@ -157,7 +169,7 @@ def _ordering(methods) -> list[str]:
     for kind in ("max", "rmse"):
         words = [
             f"{first} {compared(methods[first][kind], methods[second][kind])} than {second}"
-            for first, second in zip(there[:-1], there[1:], strict=True)
+            for first, second in pairwise(there)
         ]
         said = "; ".join(word.replace("not distinguishable than", "not distinguishable from")
                          for word in words)  # fmt: skip
@@ -172,7 +184,7 @@ def _dynamics(plan, walks) -> list[str]:
         f"{settings['steps'] * settings['timestep_fs'] / 1000:g} ps from where the reference had "
         "settled. Below its onset g of the reference is under 0.01: more is a peak that is none.",
         "",
-        "| potential | share of the walk | steps/s | pair | peak at Å | below the onset | mean distance |",
+        "| potential | walked | steps/s | pair | peak at Å | below the onset | mean distance |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in walks.items():
@@ -201,7 +213,7 @@ def _bars(plan, methods) -> Figure:
     """Fig. 2: three panels of errors, a point for each seed and the band of the mean."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axes, (kind, title) in zip(figure.subplots(1, 3), KINDS.items(), strict=True):
-        for place, (method, found) in enumerate(methods.items()):
+        for place, found in enumerate(methods.values()):
             mean, width = band(found[kind])
             width = width if np.isfinite(width) else 0.0
             axes.errorbar(place, mean, width, fmt=MARKERS[0], color=COLORS[place % len(COLORS)])

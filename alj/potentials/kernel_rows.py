@@ -112,7 +112,7 @@ def _added(kernel: Kernel, sums, env: Environment, c, rows, kind, inducing, matr
     neighbors = picked(env.neighbors, atoms)
     pushes = _pushes(about, vectors, others)
     found = []
-    # Atom by atom: products of two matrices, without a batch, are what linear algebra is fastest at.
+    # Atom by atom: linear algebra is fastest at products of two matrices, without a batch.
     for one in range(_ATOMS):
         pulled = pushes[one] @ towards[one].T - (pushes[one] @ along[one])[:, None] * q[one][None]
         found.append(pulled * slopes[one][None])
@@ -126,19 +126,17 @@ def _added(kernel: Kernel, sums, env: Environment, c, rows, kind, inducing, matr
 def _applied(about: Soap, matrices, c):
     """Σ_b V_lab c_blm of every matrix and atom, (atoms, matrices, channels · harmonics)."""
     parts = [
-        jnp.einsum(
-            "nab,ibm->inam", matrices[:, degree], c[:, :, degree**2 : (degree + 1) ** 2]
-        )
+        jnp.einsum("nab,ibm->inam", matrices[:, degree], c[:, :, degree**2 : (degree + 1) ** 2])
         for degree in range(about.l_max + 1)
     ]
     return jnp.concatenate(parts, axis=-1).reshape(c.shape[0], matrices.shape[0], -1)
 
 
 def _pushes(about: Soap, vectors, others):
-    """∂(f_c R_nl Y_lm)/∂r_j, (atoms, neighbors · 3, channels · harmonics): 0 but for its element."""
+    """∂(f_c R_nl Y_lm)/∂r_j, (atoms, neighbors · 3, channels · harmonics), in its element's."""
     kinds = one_hot(about, others, vectors.dtype)
     there = jnp.any(kinds > 0, axis=-1)
-    degrees = np.concatenate([np.full(2 * l + 1, l) for l in range(about.l_max + 1)])
+    degrees = np.concatenate([np.full(2 * degree + 1, degree) for degree in range(about.l_max + 1)])
 
     def product(vectors):
         radial, angular = edges(about, vectors, there)

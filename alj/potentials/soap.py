@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from alj.potentials.symmetry_functions import check_species
 from alj.types import BadInput, Environment
@@ -158,7 +158,7 @@ def edges(
     return radial, _harmonics(soap.l_max, jnp.where(apart[..., None], vectors, upwards))
 
 
-def one_hot(soap: Soap, of: Array, dtype) -> Float[Array, "*shape species"]:
+def one_hot(soap: Soap, of: Array, dtype) -> Shaped[Array, "*shape species"]:
     """Which of the elements each atom is."""
     return jnp.stack([of == z for z in soap.species], axis=-1).astype(dtype)
 

@@ -81,16 +81,17 @@ def bayesian_regression(
             "bayesian_regression: expected positive noises and a positive prior, found "
             f"{energy_noise_eV}, {force_noise_eV_per_A}, {stress_noise_eV_per_A3} and {prior}"
         )
+    shapes = jax.eval_shape(lambda: potential.init(jax.random.key(0)))
+    if not jax.tree.leaves(shapes["readout"]):
+        raise BadInput(
+            "bayesian_regression fits last weights, and this potential has none; use "
+            "gaussian_process or a network"
+        )
     with_stress = stress_noise_eV_per_A3 is not None
     quantities = ("energy", "forces", "stress") if with_stress else ("energy", "forces")
     weights = Emphasis(1.0, 1.0, 1.0 if with_stress else 0.0)
 
     def init(key: Key, params: Params, context: Context) -> _State:
-        if not jax.tree.leaves(params["readout"]):
-            raise BadInput(
-                "bayesian_regression fits last weights, and this potential has none; use "
-                "gaussian_process or a network"
-            )
         nothing = jnp.asarray(jnp.nan)
         return _State(
             params, jnp.asarray(jnp.inf), Emphasis(nothing, nothing, nothing), nothing,
@@ -155,7 +156,7 @@ def _solved(potential, params, fold: Fold, noise, prior, with_stress) -> Params:
 
 @partial(jax.jit, static_argnums=0)
 def _labeled_rows(potential, zero, structure, neighbors, labels):
-    """Derivatives of all labels, and what is left of these where the readout is 0; NaN: no label."""
+    """Derivatives of all labels, and what is left of these without the readout; NaN: no label."""
     found = readout_rows(potential, zero, structure, neighbors)
     energy, forces, stress = energy_forces_stress(potential, zero, structure, neighbors)
     real = structure.species > 0

@@ -111,8 +111,9 @@ def test_partial_distributions_add_up_and_know_their_pair():
     unlike, like = found[11, 17].values[0], found[11, 11].values[0]
     assert whole.centers[np.flatnonzero(unlike)].tolist() == pytest.approx([2.75], abs=0.06)
     assert whole.centers[np.flatnonzero(like)].tolist() == pytest.approx([3.95], abs=0.06)
-    shell = 4 / 3 * np.pi * (whole.centers[27] + 0.05) ** 3 - 4 / 3 * np.pi * (
-        whole.centers[27] - 0.05
-    ) ** 3
+    shell = (
+        4 / 3 * np.pi * (whole.centers[27] + 0.05) ** 3
+        - 4 / 3 * np.pi * (whole.centers[27] - 0.05) ** 3
+    )
     around = unlike[np.flatnonzero(unlike)[0]] * shell * 32 / (spacing * edge) ** 3
     assert around == pytest.approx(6.0, rel=0.1)

@@ -25,7 +25,11 @@ SETTINGS = {
     "schnet": {"cutoff_A": 3.9, "features": 8, "gaussians": 6, "interactions": 2},
     "equivariant": {"cutoff_A": 3.9, "features": 6, "radial_functions": 5},
     "gaussian_process": {
-        "cutoff_A": 3.9, "atom_sigma_A": 0.6, "n_max": 3, "l_max": 2, "inducing_points": 20,
+        "cutoff_A": 3.9,
+        "atom_sigma_A": 0.6,
+        "n_max": 3,
+        "l_max": 2,
+        "inducing_points": 20,
     },
     "lennard_jones": {"epsilon_eV": 0.05, "sigma_A": 2.4, "cutoff_A": 3.9},
     "zbl": {"inner_A": 2.0, "outer_A": 3.9},

@@ -138,7 +138,14 @@ def test_its_doubt_is_evidence():
     data = datasets.append(datasets.empty(), [jax.tree.map(np.asarray, s) for s in STRUCTURES])
     known = datasets.select(data, [0, 1, 2, 3])
     known = known._replace(energy=np.array(ENERGIES[:4]))
-    needs = ("energy_spread", "force_spread", "qs1", "features", "known_features", "atomic_energies")
+    needs = (
+        "energy_spread",
+        "force_spread",
+        "qs1",
+        "features",
+        "known_features",
+        "atomic_energies",
+    )
     found = gather(potential, stack_trees([params]), data, known, needs)
     own = doubted(potential, params, 5)
     assert found.energy_spread[5] * 8 == pytest.approx(float(own.energy) ** 0.5, rel=1e-6)

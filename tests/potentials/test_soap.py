@@ -46,9 +46,7 @@ def test_the_kernel_is_the_rotational_average_of_squared_overlaps():
         squares = np.sum((one[None, :, None] - turned[:, None]) ** 2, axis=-1)
         same = kinds[:, None] == kinds[None]
         # Densities of different elements are different functions: products of their overlaps.
-        return np.mean(
-            np.sum(np.exp(-squares / (4 * 0.9**2)) * same[None], axis=(1, 2)) ** 2
-        )
+        return np.mean(np.sum(np.exp(-squares / (4 * 0.9**2)) * same[None], axis=(1, 2)) ** 2)
 
     raw = np.array([[overlap(a, b) for b in clusters] for a in clusters])
     size = np.sqrt(np.diag(raw))
