@@ -72,12 +72,13 @@ def test_forces_are_those_at_fixed_assignment_where_it_flips(built):
     """From one class to the next the energy jumps; on either side forces are its derivative."""
     potential, _, params = built
     s = cluster(4)
+    # of all pairs: what lies beyond the cutoff is ignored
+    neighbors = table(s, 40.0, 12)
 
     @jax.jit
     def at(shift):
         # an atom that leaves makes the spectrum that of a smaller cluster
         moved = s._replace(positions=s.positions.at[3].add(jnp.array([0.0, 1.0, 0.0]) * shift))
-        neighbors = table(moved, potential.cutoff, 12)
         energy, forces = energy_and_forces(committee(potential), params, moved, neighbors)
         return energy, forces[3, 1], nearest_classes(potential, params, moved)
 
