@@ -104,6 +104,5 @@ def test_this_jaxlib_survives_sums_of_many_axes():
     shape = (3, 1, 2, 2, 8, 8, 8)
     one, other = (jax.random.normal(jax.random.key(seed), shape, jnp.float32) for seed in (0, 1))
     found = jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(one, other)
-    np.testing.assert_allclose(
-        found, np.sum(np.asarray(one) * np.asarray(other), axis=3), rtol=1e-4, atol=1e-5
-    )
+    expected = np.sum(np.asarray(one) * np.asarray(other), axis=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
