@@ -91,7 +91,7 @@ def test_rows_are_shared_among_devices(rows):
 
 @pytest.mark.parametrize(("dtype", "count"), [(jnp.float64, 16_385), (jnp.float32, 32_769)])
 def test_this_jaxlib_sums_rightly(dtype, count):
-    """As jaxlib 0.10.2 does not, silently (jax issue 39103): products of small matrices, reduced."""
+    """As jaxlib 0.10.2 silently does not (jax issue 39103): products of small matrices, reduced."""
     numbers = jnp.arange(count, dtype=dtype)
     rows = jnp.stack([numbers, jnp.zeros_like(numbers), jnp.zeros_like(numbers)], axis=1)
     unit = jnp.eye(3, dtype=dtype)
