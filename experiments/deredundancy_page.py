@@ -84,7 +84,7 @@ def share_reaching(shares, errors, target: float) -> float:
         return float("nan")
     k = int(below[0])
     if k == 0:
-        return float(np.exp(logs[0]))
+        return float(shares[0])
     part = (wrong[k - 1] - np.log(target)) / max(wrong[k - 1] - wrong[k], 1e-300)
     return float(np.round(np.exp(logs[k - 1] + part * (logs[k] - logs[k - 1])), 12))
 

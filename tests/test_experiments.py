@@ -184,4 +184,3 @@ def test_the_share_that_reaches_an_error_and_what_a_page_says_of_it(tmp_path):
     assert "| random | more than 20 %, **missed** | more than 20 %, **missed** |" in page
     assert "| spectra alone | at most 10 %, reached | 17 %, **missed** |" in page
     assert "*not run*" in page
-    assert "| paper 7 | 600000 | 10.00% | 5400000 | 0.26 | 91.86% |" in page

@@ -132,7 +132,7 @@ def by_structure(function, potential, params, data: Dataset, cutoff: float):
         index = np.asarray(batch.index)
         parts.append(values[index >= 0])
         places.append(index[index >= 0])
-        longest = max(longest, *values.shape[1:2])
+        longest = max((longest, *values.shape[1:2]))
     if not parts:
         return np.zeros((0, 0))
     width = (longest,) if parts[0].ndim > 1 else ()

@@ -18,6 +18,8 @@ def prepare() -> None:
     What the user has set in XLA_FLAGS or JAX_COMPILATION_CACHE_DIR stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Programs from the cache come with pages of errors about features that no processor reports.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     ours = {
         "--xla_force_host_platform_device_count": str(cores()),
         "--xla_cpu_multi_thread_eigen": "false",

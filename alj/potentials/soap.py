@@ -168,10 +168,11 @@ def _harmonics(degree: int, vectors):
     import e3x  # brings flax along, which takes its time
 
     with jax.numpy_rank_promotion("allow"):
-        return e3x.so3.spherical_harmonics(
+        found = e3x.so3.spherical_harmonics(
             vectors, degree, r_is_normalized=False, cartesian_order=False,
             normalization="orthonormal",
         )  # fmt: skip
+    return found.astype(vectors.dtype)  # its tables are float64 wherever that is on
 
 
 def _chebyshev(share: Float[Array, "*shape"], terms: int) -> Float[Array, "*shape terms"]:

@@ -117,7 +117,7 @@ def uniform_in(values: Float[np.ndarray, "n atoms"], count: int) -> Int[np.ndarr
     are left out.
 
     >>> uniform_in(np.array([[0.0, 0.1], [0.2, 0.1], [9.0, 0.0], [10.0, 5.0]]), 3).tolist()
-    [0, 3, 1]
+    [0, 3, 2]
     """
     there = np.isfinite(values)
     structures = np.nonzero(there)[0]

@@ -94,7 +94,7 @@ def test_without_a_density_there_is_no_radial_distribution(liquid):
 
 def test_partial_distributions_add_up_and_know_their_pair():
     """Rock salt: unlike neighbors at d, like ones at √2 d; the shares make the whole."""
-    edge, spacing = 4, 2.8
+    edge, spacing = 4, 2.85
     sites = np.stack(np.meshgrid(*[np.arange(edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
     kinds = np.where(sites.sum(axis=1) % 2, 11, 17)
     frames = Structure(
@@ -109,11 +109,11 @@ def test_partial_distributions_add_up_and_know_their_pair():
     mean = np.mean([one.values for one in found.values()], axis=0)
     np.testing.assert_allclose(mean, whole.values, atol=1e-12)
     unlike, like = found[11, 17].values[0], found[11, 11].values[0]
-    assert whole.centers[np.flatnonzero(unlike)].tolist() == pytest.approx([2.75], abs=0.06)
-    assert whole.centers[np.flatnonzero(like)].tolist() == pytest.approx([3.95], abs=0.06)
+    assert whole.centers[np.flatnonzero(unlike)].tolist() == pytest.approx([2.85])
+    assert whole.centers[np.flatnonzero(like)].tolist() == pytest.approx([4.05])
     shell = (
-        4 / 3 * np.pi * (whole.centers[27] + 0.05) ** 3
-        - 4 / 3 * np.pi * (whole.centers[27] - 0.05) ** 3
+        4 / 3 * np.pi * (whole.centers[28] + 0.05) ** 3
+        - 4 / 3 * np.pi * (whole.centers[28] - 0.05) ** 3
     )
     around = unlike[np.flatnonzero(unlike)[0]] * shell * 32 / (spacing * edge) ** 3
     assert around == pytest.approx(6.0, rel=0.1)

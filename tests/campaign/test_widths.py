@@ -80,6 +80,6 @@ def test_mistakes_are_named():
     with pytest.raises(BadInput, match="expected a trainer with force_weight above 0"):
         widths.check(make_plan(config(trainer={**TRAINER, "force_weight": 0.0})))
     with pytest.raises(BadInput, match="`hidden` given"):
-        widths.check(make_plan(config(potential={"name": "schnet"})))
+        widths.check(make_plan(config(potential={"name": "schnet"}, sampler="nvt_langevin")))
     assert make_plan(config(widths={})).config["widths"]["candidates"] == 8
     assert make_plan(config(widths=None)).config["widths"] is None

@@ -70,26 +70,31 @@ def test_the_networks_of_the_nearest_classes_answer(built):
 
 def test_forces_are_those_at_fixed_assignment_where_it_flips(built):
     """From one class to the next the energy jumps; on either side forces are its derivative."""
-    potential, _, params = built
+    potential, networks, _ = built
     s = cluster(4)
+    # classes of wider and wider clusters of four
+    wide = np.stack([factor * s.positions for factor in (0.8, 1.1, 1.6, 2.4)])
+    spectra = coulomb_spectra(wide, np.tile(s.species, (4, 1)), length=8)
+    parts = potential.networks
+    one = assembled(parts, networks, spectra / SCALE, np.arange(4), SCALE)
+    params = committee_of(parts, one)
     # of all pairs: what lies beyond the cutoff is ignored
     neighbors = table(s, 40.0, 12)
 
     @jax.jit
     def at(shift):
-        # an atom that leaves makes the spectrum that of a smaller cluster
-        moved = s._replace(positions=s.positions.at[3].add(jnp.array([0.0, 1.0, 0.0]) * shift))
+        moved = s._replace(positions=s.positions * (1.0 + shift))
         energy, forces = energy_and_forces(committee(potential), params, moved, neighbors)
-        return energy, forces[3, 1], nearest_classes(potential, params, moved)
+        return energy, jnp.sum(forces * s.positions), nearest_classes(potential, params, moved)
 
     classes, energies, forces = [], [], []
-    for shift in np.arange(0.0, 12.0, 0.25):
+    for shift in np.linspace(-0.3, 1.5, 40):
         energy, force, chosen = at(shift)
         classes.append(tuple(np.asarray(chosen).tolist()))
         energies.append(float(energy))
         forces.append(float(force))
     assert len(set(classes)) > 1
-    for shift in np.linspace(0.3, 11.3, 5):
+    for shift in np.linspace(-0.25, 1.45, 5):
         before, now, after = at(shift - 1e-5), at(shift), at(shift + 1e-5)
         if np.array_equal(before[2], after[2]):
             slope = (after[0] - before[0]) / 2e-5
