@@ -211,6 +211,7 @@ def test_a_campaign_starts_from_a_builder():
     assert resolve(resolved) == resolved
 
 
+@pytest.mark.slow
 def test_a_campaign_from_a_crystal_learns(tmp_path):
     config = with_start({**ARGON, "minimization_steps": 2}, rounds=1)
     config["data"]["reference_test"] = []

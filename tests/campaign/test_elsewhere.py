@@ -49,6 +49,7 @@ def test_what_may_run_jax_goes_elsewhere_and_nothing_else(network):
     assert not isinstance(beside(build_labeler({**two, "high": SOFT})), Elsewhere)
 
 
+@pytest.mark.slow
 def test_a_network_is_a_level_and_its_labels_come_from_elsewhere(network):
     path, section = network
     region = [0, 1, 2, 3]

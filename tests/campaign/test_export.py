@@ -83,6 +83,7 @@ def test_in_a_process_without_this_package(archive, committee):
     check({k: v[()] for k, v in np.load(folder / "found.npz").items()}, committee, one)
 
 
+@pytest.mark.slow
 def test_any_number_of_atoms_and_any_cell(archive, committee, tmp_path):
     potential = exported_potential.load(archive)
     free = skewed(6)._replace(cell=np.zeros((3, 3)))

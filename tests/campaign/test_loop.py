@@ -94,6 +94,7 @@ def test_a_campaign_runs_and_tells_what_it_did(undisturbed):
     assert np.isfinite(labeled.forces).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["label", "train"])
 def test_a_killed_campaign_resumes_to_the_same_bits(undisturbed, tmp_path, stage):
     folder = tmp_path / "killed"

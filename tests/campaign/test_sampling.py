@@ -176,6 +176,7 @@ def test_h5md_holds_the_same_frames_also_when_cut(whole, tmp_path, monkeypatch):
             assert group["position/time"][:].tolist() == [20.0, 40.0, 60.0, 80.0, 100.0, 120.0]
 
 
+@pytest.mark.slow
 def test_starts_of_several_sizes_walk_one_size_after_the_other(tmp_path):
     start = argon(tmp_path / "ar.extxyz", sizes=(8, 6, 8))
     spec = {**LANGEVIN, "steps": 10}
@@ -187,6 +188,7 @@ def test_starts_of_several_sizes_walk_one_size_after_the_other(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_committee_tells_its_spread_in_every_frame(tmp_path):
     params = trained()[1]
     models.save(

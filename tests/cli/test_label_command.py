@@ -93,6 +93,7 @@ def test_references_are_not_mixed_unless_asked_for(alj, tmp_path, three):
     assert alj(*other, "--mixed")[0] == 3
 
 
+@pytest.mark.slow
 def test_training_refuses_labels_of_two_references(alj, tmp_path):
     frames = []
     for seed, whose in enumerate(("one", "one", "two")):

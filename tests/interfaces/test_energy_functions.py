@@ -37,6 +37,7 @@ def skewed() -> Atoms:
     return atoms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fractional", "committee"), [(False, True), (True, False)])
 def test_energy_forces_and_pressure_are_the_model_s(fractional, committee):
     with jax.numpy_rank_promotion("allow"):

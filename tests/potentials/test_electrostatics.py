@@ -57,6 +57,7 @@ def test_independent_of_the_splitting():
         np.testing.assert_allclose(a, b, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_accuracy_is_what_was_asked_for():
     s = liquid(1)
     exact = summed(CHARGES, s, split(6.0, 1e-12), 200)[1][1]
@@ -120,6 +121,7 @@ def test_open_space_is_the_plain_sum():
     np.testing.assert_array_equal(by_cell, 0.0)
 
 
+@pytest.mark.slow
 def test_many_ions_and_padded_ones():
     """More ions than a block of pairs or of windows holds; tiles beyond the first."""
     s = liquid(6, atoms=90, species=(11, 17), cell=TRICLINIC * 2.2)

@@ -45,6 +45,7 @@ def built():
     return potential, networks, committee_of(parts, one)
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_nearest_classes_answer(built):
     potential, networks, params = built
     body = potential.networks.body

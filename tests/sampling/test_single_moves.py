@@ -52,6 +52,7 @@ def test_local_differences_equal_full_recomputation(data_folder, engine):
     np.testing.assert_allclose(frames.energy, full, atol=1e-8, rtol=0)
 
 
+@pytest.mark.slow
 def test_both_engines_walk_the_same_path(data_folder):
     potential = ml_bop((8,))
     both = [

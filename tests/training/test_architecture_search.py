@@ -71,6 +71,7 @@ def test_the_length_of_the_descriptor_is_read_off_the_network():
     assert behler == one["constants"]["mean"].shape[-1]
 
 
+@pytest.mark.slow
 def test_zeros_change_nothing_where_no_rule_looks_at_the_width():
     small, wide = toy_potential(3), toy_potential(5)
     params = small.prepare(small.init(jax.random.key(0)), (BATCH,))
@@ -114,6 +115,7 @@ def test_the_smallest_network_that_learns_well_enough_wins():
     assert all(one.weights >= weights_in(3, between.widths) for one in good)
 
 
+@pytest.mark.slow
 def test_together_or_one_after_the_other_it_is_the_same(monkeypatch):
     together = round_of((6,), accuracy=1e-9)
     monkeypatch.setattr(search_module, "_same", lambda *_: False)
@@ -124,6 +126,7 @@ def test_together_or_one_after_the_other_it_is_the_same(monkeypatch):
         assert one.error_eV_per_A == pytest.approx(other.error_eV_per_A, rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_search_shrinks_until_it_settles_and_the_same_key_repeats_it():
     settings = search_settings(start=(8,), accuracy_eV_per_A=10.0, candidates=4, rounds=12)
     found = [

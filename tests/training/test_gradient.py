@@ -114,6 +114,7 @@ def test_plateau_lowers_the_rate_and_stops_where_it_would_be_too_small():
         gradient(POTENTIAL, plateau_patience=0)
 
 
+@pytest.mark.slow
 def test_force_mae_is_that_of_training_and_validation_together():
     """Against forces of the potential itself; without forces there is none."""
     made = idle(epochs=2, force_weight=1.0)

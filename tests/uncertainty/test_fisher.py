@@ -208,6 +208,7 @@ def test_what_cannot_be_scored_is_refused():
         scores.information(potential, both, datasets.empty())
 
 
+@pytest.mark.slow
 def test_information_counts_what_is_labeled_only():
     """Structures without forces add nothing to the information of forces, nor to their noise."""
     potential = POTENTIALS["behler_parrinello"]
