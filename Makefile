@@ -51,11 +51,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,sweep]' flatbuffers
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
 $(VENV)/.engines: $(VENV)/.tested
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl,outside,sweep]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,engines,parsl,outside]'
 	@touch $@
 
 $(VENV)/.documented: $(VENV)/.engines

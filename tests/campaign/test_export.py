@@ -18,8 +18,6 @@ from alj.campaign.export import export_model, write_export
 from alj.campaign.reading import structure_of
 from alj.types import BadInput, Structure
 
-pytest.importorskip("flatbuffers")
-
 ALONE = """
     import sys
 

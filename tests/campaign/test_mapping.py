@@ -32,7 +32,6 @@ def test_constant_features_and_a_single_one_are_drawn_too():
 
 @pytest.mark.slow
 def test_tsne_keeps_clusters_apart_and_places_landmarks_only(monkeypatch):
-    pytest.importorskip("sklearn")
     monkeypatch.setattr(mapping, "LANDMARKS", 60)
     monkeypatch.setattr(mapping, "_umap", lambda scores: None)
     rng = np.random.default_rng(4)

@@ -98,7 +98,6 @@ def test_a_grid_that_grows_in_its_midst_keeps_what_is_there(tmp_path, runs):
 
 
 def test_a_search_finds_the_minimum_and_goes_on_where_it_stopped(tmp_path, runs):
-    pytest.importorskip("optuna")
     text = SEARCH.replace("trials: 12", "trials: 30\n  together: 3")
     sweep = sweep_of(tmp_path, text)
 

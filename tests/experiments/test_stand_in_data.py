@@ -5,9 +5,6 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rdkit")
-
 import stand_in_data as made
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
@@ -108,7 +105,8 @@ def test_classes_are_those_of_the_published_set_and_shares_are_whole():
 
 @pytest.mark.engine
 def test_molecules_are_relaxed_labeled_in_eV_and_go_on(tmp_path):
-    interface = pytest.importorskip("tblite.interface")
+    from tblite import interface
+
     out = tmp_path / "molecules.extxyz"
     with made.FolderStore(tmp_path / "molecules.extxyz.work") as store:
         store.remember("settings", lambda: {"kind": "molecules", "count": 12, "seed": 3})
@@ -129,7 +127,6 @@ def test_molecules_are_relaxed_labeled_in_eV_and_go_on(tmp_path):
 
 @pytest.mark.engine
 def test_nitrogen_on_water_is_a_quartet_that_is_weakly_bound(tmp_path):
-    pytest.importorskip("tblite")
     labeler = made.labeler_of("surface")
     alone = made.labeled([water(1)], labeler)
     atom = water(1)._replace(positions=np.zeros((1, 3)), species=np.array([7], np.int32))

