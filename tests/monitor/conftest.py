@@ -1,16 +1,20 @@
 """Run folders to look at: one made by hand, and one that a tiny campaign of argon has left."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from monitor.browsing import served
 
 from alj.campaign import config, map_file
 from alj.campaign.attempts import Attempt
 from alj.campaign.ledger import Ledger
 from alj.types import LabelingFailed, Structure
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 LOG = f"SCF 1\nSCF 2\n{NASTY}\nno convergence & no hope"
 
@@ -120,3 +124,41 @@ def finished(tmp_path_factory):
     content["config_type"] = np.array([NASTY, *(["cold"] * (len(content["energy"]) - 1))])
     np.savez(folder / "results" / "test.npz", **content)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "expected chromium on the path; run: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """A page that fails its test where the console tells an error or anybody else is asked."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page, wrong = context.new_page(), []
+    page.set_default_timeout(15_000)
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append("a script of the data ran"), dialog.dismiss()))
+
+    def asked(request):
+        if not re.match(r"(http://127\.0\.0\.1:\d+/|data:|blob:|file:)", request.url):
+            wrong.append(f"asked {request.url}")
+
+    page.on("request", asked)
+    page.wrong = wrong
+    yield page
+    context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def argon(finished):
+    with served(finished.parent) as (address, _):
+        yield address

@@ -3,13 +3,11 @@
 WebGL is not needed and not there; figures are asserted by the numbers in the DOM.
 """
 
-import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monitor.browsing import (
+    SERVE,
+    drawn,
+    opened,
+    rows,
+    text,
+    until,
+    watched,
+)
 from monitor.conftest import NASTY, add_event, made_by_hand, round_event
 
 from alj.campaign import map_file
@@ -24,96 +31,6 @@ from alj.monitor import views
 from alj.monitor.pages import write_report
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-SERVE = "import sys; from alj.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
-READY = "main[data-ready='{}']"
-
-
-@contextlib.contextmanager
-def served(folder):
-    """`alj monitor` in a process of its own: its address and its id."""
-    command = [sys.executable, "-c", SERVE, "monitor", str(folder), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = re.search(r"http://\S+", process.stdout.readline())[0]
-        yield address, process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
-
-
-@contextlib.contextmanager
-def watched(tab, folder):
-    """The monitor of a folder as long as a tab looks at it."""
-    with served(folder) as (address, process):
-        yield address, process
-        tab.goto("about:blank")
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "expected chromium on the path; run: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def tab(chromium):
-    """A page that fails its test where the console tells an error or anybody else is asked."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page, wrong = context.new_page(), []
-    page.set_default_timeout(15_000)
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append("a script of the data ran"), dialog.dismiss()))
-
-    def asked(request):
-        if not re.match(r"(http://127\.0\.0\.1:\d+/|data:|blob:|file:)", request.url):
-            wrong.append(f"asked {request.url}")
-
-    page.on("request", asked)
-    page.wrong = wrong
-    yield page
-    context.close()
-    assert wrong == []
-
-
-@pytest.fixture(scope="module")
-def argon(finished):
-    with served(finished.parent) as (address, _):
-        yield address
-
-
-def opened(tab, address, page, run="argon"):
-    tab.goto(f"{address}#run={run}&page={page}")
-    tab.wait_for_selector(READY.format(f"{run} {page}"))
-
-
-def text(tab, selector):
-    return tab.locator(selector).inner_text()
-
-
-def drawn(tab, selector):
-    """Text of a figure; what is drawn has no inner text."""
-    return tab.locator(selector).text_content()
-
-
-def until(tab, expression, seconds=20):
-    """Wait for a script to be true; by asking, since the policy of the page forbids `eval`."""
-    ends = time.monotonic() + seconds
-    while not tab.evaluate(expression):
-        assert time.monotonic() < ends, f"waited {seconds} s for {expression}"
-        tab.wait_for_timeout(100)
-
-
-def rows(tab, table):
-    found = tab.locator(f"#{table} tbody tr").all()
-    return [[c.inner_text() for c in row.locator("th,td").all()] for row in found]
 
 
 def test_overview_of_a_finished_campaign(tab, argon, finished):
