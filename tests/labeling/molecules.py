@@ -93,3 +93,15 @@ class Labeled(Calculator):
         super().calculate(atoms, properties, system_changes)
         labels = self.labeler.label(structure_of(atoms))
         self.results = {"energy": float(labels.energy), "forces": np.array(labels.forces)}
+
+
+def strain_slopes(energy, one: Structure, step: float):
+    """dE/dε / volume (eV/Å^3) for a stretch and a shear: with each strain, central differences."""
+    volume = abs(np.linalg.det(one.cell))
+    for strain in (np.diag([1.0, 0, 0]), np.array([[0, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])):
+        sides = []
+        for sign in (1, -1):
+            deform = np.eye(3) + sign * step * strain
+            strained = one._replace(positions=one.positions @ deform, cell=one.cell @ deform)
+            sides.append(float(energy(strained)))
+        yield strain, (sides[0] - sides[1]) / (2 * step * volume)
