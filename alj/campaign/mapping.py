@@ -166,7 +166,7 @@ def _columns(model: Model, shown: Shown) -> tuple[dict[str, np.ndarray], dict[st
 
     def worst(values: np.ndarray) -> np.ndarray:
         largest = np.zeros(len(atoms))
-        np.maximum.at(largest, owner, np.nan_to_num(np.linalg.norm(values, axis=1)))
+        np.maximum.at(largest, owner, np.linalg.norm(values, axis=1))
         return largest
 
     columns: dict[str, np.ndarray] = {"round": shown.rounds}
@@ -189,7 +189,6 @@ def _columns(model: Model, shown: Shown) -> tuple[dict[str, np.ndarray], dict[st
         measured["force_uncertainty"] = ("largest force spread", "eV/Å", True, forces)
     if np.isfinite(data.forces).any():
         off = worst(said.forces - data.forces)
-        off[np.isnan(data.forces[np.minimum(data.offsets[:-1], len(data.forces) - 1), 0])] = np.nan
         measured["force_error"] = ("largest force error", "eV/Å", True, off)
     measured["energy"] = ("energy of the reference", "eV/atom", False, data.energy / atoms)
     measured["atoms"] = ("atoms", "", False, datasets.sizes(data))
