@@ -5,8 +5,8 @@ the nearest value that is not taken yet. The value of an atom stands for its str
 are added until n different structures have been taken. Values of atoms (their energies, the size of
 the force on them) bring rare surroundings in, which the energy of the whole averages away.
 
-S. Tovey, S. Narayanan Krishnamoorthy, G. Sivaraman, J. Guo, C. Benmore, A. Heuer and C. Holm,
-J. Phys. Chem. C 124, 25760 (2020), doi 10.1021/acs.jpcc.0c08870, and its sequel on data selection.
+S. Tovey et al., "Efficient data selection methods for the development of machine learned
+potentials" (molten sodium chloride; published system 5).
 """
 
 from typing import Literal
