@@ -107,7 +107,15 @@ def show_titles(app, name: str, source: list[str]) -> None:
     )
 
 
+def tell_what_is_not_run(app, name: str, source: list[str]) -> None:
+    """A block that the tests leave out says so, and why, where readers see it."""
+    source[0] = re.sub(
+        r"^<!-- not run: (.+?) -->$", r"*Not run here: \1.*\n", source[0], flags=re.M
+    )
+
+
 def setup(app) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("source-read", show_titles)
+    app.connect("source-read", tell_what_is_not_run)

@@ -233,6 +233,17 @@ def test_what_the_user_set_in_the_environment_stays(monkeypatch, tmp_path):
     assert os.environ["XLA_FLAGS"].startswith("--xla_cpu_enable_fast_math=false --xla_force_host")
 
 
+def test_a_jaxlib_that_sums_wrongly_gets_its_fusion_switched_off(monkeypatch, tmp_path):
+    """Who has one in spite of our requirements is kept from wrong sums."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    off = "--xla_cpu_experimental_ynn_fusion_type="
+    for found, expected in (("0.10.1", False), ("0.10.2", True), ("0.11.0", True)):
+        monkeypatch.setenv("XLA_FLAGS", "")
+        monkeypatch.setattr(environment, "version", lambda name, found=found: found)
+        environment.prepare()
+        assert (off in os.environ["XLA_FLAGS"].split()) is expected
+
+
 def test_the_cache_is_where_the_user_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = environment.compilation_cache()
