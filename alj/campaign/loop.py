@@ -151,6 +151,8 @@ def _round(
 
     report = store.remember(f"{index:03d}/report", report_on)
     if index not in run.told:
+        if judged.get("drift"):
+            run.emit({"event": "note", "text": f"round {index}, energies: {judged['drift']}"})
         run.emit({"event": "round", **report})
     forget_when_many()
     return after, computed, None

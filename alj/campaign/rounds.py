@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alj.arrays import split_named
-from alj.campaign import class_training, classes, datasets, evidence, scores
+from alj.campaign import class_training, classes, datasets, drifting, evidence, scores
 from alj.campaign.attempts import Replacement
 from alj.campaign.augmentation import noisy_copies
 from alj.campaign.cutoffs import check_cutoff
@@ -46,11 +46,13 @@ class RoundState(NamedTuple):
 
 @storable
 class Proposal(NamedTuple):
-    """Structures to label, predicted energies (NaN at first), and how the walks went."""
+    """Structures to label, predicted energies (NaN at first), and how the walks went; the spread
+    of the committee in eV/atom (NaN where nothing follows from it)."""
 
     chosen: Dataset
     predicted: np.ndarray
     report: dict
+    spread: np.ndarray
 
 
 def initial(plan: Plan, key: Key, data: Dataset) -> RoundState:
@@ -110,7 +112,8 @@ def propose(
         energies = evidence.member_energies(plan.potential, params, copies).mean(axis=1)
         found = datasets.append(found, datasets.structures(copies), info=list(copies.info))
         predicted = np.concatenate([predicted, energies])
-    return Proposal(found, predicted, report)
+    spread = drifting.spreads(plan.potential, state.params, found)
+    return Proposal(found, predicted, report, spread)
 
 
 def _count(plan: Plan, data: Dataset) -> int:
@@ -153,13 +156,14 @@ def absorb(
     if plan.data.held_out_fraction:
         known = memory.get("held_out", datasets.empty())
         memory["held_out"] = _joined(known, proposal, labels, apart)
+    memory["ratios"], drift = drifting.compared(errors, proposal.spread, memory.get("ratios"))
     memory["length"] = _length(proposal.report, memory.get("length", 1), plan)
     after = RoundState(state.round + 1, state.params, data, state.start, memory)
     kept = np.zeros(len(labels), bool)
     kept[worth] = True
     if worth or late or state.params is None:
         after = trained(key, after, plan, state.params, **fitting)
-    return after, {**judged, "errors": errors, "kept_mask": kept}
+    return after, {**judged, "errors": errors, "kept_mask": kept, "drift": drift}
 
 
 def with_late(data: Dataset, late: Sequence[Replacement], round_: int) -> Dataset:
