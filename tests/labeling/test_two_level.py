@@ -82,6 +82,7 @@ def test_forces_are_slopes_where_bonds_are_cut(count):
             assert found == pytest.approx(labels.forces[atom, axis], abs=2e-6)
 
 
+@pytest.mark.engine
 def test_without_cut_bonds_it_is_the_simple_scheme_of_ase():
     """`ase.calculators.qmmm.SimpleQMMM`, written by others from the same formula."""
     from tblite.ase import TBLite
@@ -175,8 +176,6 @@ def test_a_region_beyond_half_of_the_cell_is_refused():
 def test_refusals_say_whose_they_are():
     one = structure_of(molecule("H2O"))
     assert "name atom 7; this structure has 3" in failure(built(region=[0, 7]), one).message
-    odd = failure(built("tblite", SOFT, region=[0], region_charge=1), one)
-    assert odd.message.startswith("high level, region")
     with pytest.raises(BadInput, match="expected one or more atoms"):
         built(region=[])
     with pytest.raises(BadInput, match="different numbers"):
@@ -185,6 +184,13 @@ def test_refusals_say_whose_they_are():
         built({"name": "tblite", "metod": "GFN1-xTB"}, region=[0])
     wrong = built(region=[0], links=[(1, 2)])
     assert "one outside" in failure(wrong, one).message
+
+
+@pytest.mark.engine
+def test_an_engine_that_refuses_is_named_with_its_level():
+    one = structure_of(molecule("H2O"))
+    odd = failure(built("tblite", SOFT, region=[0], region_charge=1), one)
+    assert odd.message.startswith("high level, region")
 
 
 def test_it_travels_and_says_all_that_its_labels_depend_on():
@@ -201,6 +207,7 @@ def test_it_travels_and_says_all_that_its_labels_depend_on():
     assert other.settings != labeler.settings
 
 
+@pytest.mark.engine
 def test_a_level_of_fallbacks_keeps_them():
     high = {"name": "tblite", "max_iterations": 2, "fallbacks": [{"max_iterations": 250}]}
     one = structure_of(water_cluster(2))
