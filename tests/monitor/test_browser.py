@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from monitor.browsing import (
+    READY,
     SERVE,
     drawn,
     opened,
@@ -279,7 +280,7 @@ def test_a_campaign_is_watched_from_its_beginning_to_its_end(tab, tmp_path):
             tab.wait_for_selector("#state .finished", timeout=400_000)
             assert text(tab, "#labels-done") == "15"
             opened(tab, address, "map", "argon")
-            assert text(tab, "#map-count") == "15 structures"
+            until(tab, "document.querySelector('#map-count').innerText === '15 structures'")
     finally:
         process.terminate()
         process.wait()
