@@ -17,7 +17,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(RUN)/python -m pytest -n 2
 
-slow: $(VENV)/.tested
+slow: $(VENV)/.slow
 	$(RUN)/python -m pytest -n 2 --dist loadfile -m 'slow and not engine'
 
 engines: $(VENV)/.engines
@@ -52,6 +52,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.slow: $(VENV)/.tested
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[maps]'
 	@touch $@
 
 $(VENV)/.engines: $(VENV)/.tested

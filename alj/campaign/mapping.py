@@ -10,6 +10,7 @@ are installed. A campaign's folder is only read: a map changes nothing that resu
 import hashlib
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,19 +144,16 @@ def _principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _tsne(scores: np.ndarray) -> np.ndarray | None:
     if find_spec("sklearn") is None:
         return None
-    from sklearn.manifold import TSNE
-
+    tsne = import_module("sklearn.manifold").TSNE
     perplexity = min(30.0, (len(scores) - 1) / 3)
-    return TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(scores)
+    return tsne(init="pca", perplexity=perplexity, random_state=0).fit_transform(scores)
 
 
 def _umap(scores: np.ndarray) -> np.ndarray | None:
     if find_spec("umap") is None:
         return None
-    from umap import UMAP
-
-    near = min(15, len(scores) - 1)
-    return np.asarray(UMAP(n_neighbors=near, random_state=0, n_jobs=1).fit_transform(scores))
+    umap, near = import_module("umap").UMAP, min(15, len(scores) - 1)
+    return np.asarray(umap(n_neighbors=near, random_state=0, n_jobs=1).fit_transform(scores))
 
 
 def _columns(model: Model, shown: Shown) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -31,17 +31,17 @@ def test_constant_features_and_a_single_one_are_drawn_too():
 
 
 @pytest.mark.slow
-def test_tsne_keeps_clusters_apart_and_places_landmarks_only(monkeypatch):
+@pytest.mark.parametrize(("name", "title"), [("tsne", "t-SNE"), ("umap", "UMAP")])
+def test_clusters_stay_apart_and_landmarks_only_are_placed(monkeypatch, name, title):
     monkeypatch.setattr(mapping, "LANDMARKS", 60)
-    monkeypatch.setattr(mapping, "_umap", lambda scores: None)
     rng = np.random.default_rng(4)
     kind = np.arange(120) % 3
     features = rng.normal(size=(120, 6)) + 12 * np.eye(6)[kind]
     found, titles = projected(features, landmarks=True)
-    placed = np.isfinite(found["tsne"]).all(axis=1)
+    placed = np.isfinite(found[name]).all(axis=1)
     assert placed.sum() == 60
-    assert "60 landmarks" in titles["tsne"]["title"]
-    points, kinds = found["tsne"][placed], kind[placed]
+    assert titles[name]["title"] == f"{title}, 60 landmarks"
+    points, kinds = found[name][placed], kind[placed]
     middle = np.stack([points[kinds == k].mean(0) for k in range(3)])
     nearest = np.argmin(np.linalg.norm(points[:, None] - middle, axis=2), axis=1)
     assert np.mean(nearest == kinds) == 1.0
