@@ -35,7 +35,9 @@ class CommitteeCalculator(Calculator):
     """Energy, free_energy, energies (eV), forces (eV/Å); stress (eV/Å^3, Voigt) if periodic.
 
     For committees also `energy_uncertainty` and `forces_uncertainty` (atoms, 3): the standard
-    deviation over the members, ddof 1. Charge and multiplicity come from `atoms.info`.
+    deviation over the members, ddof 1. Of a model with charges also `charges` (e) and the
+    `dipole` of these (e Å, of ions with respect to the origin). Charge and multiplicity come from
+    `atoms.info`.
     `calculate` raises BadInput for species that the model does not know, for numbers that are not
     finite and for atoms on top of each other.
     """
@@ -46,6 +48,8 @@ class CommitteeCalculator(Calculator):
         "energies",
         "forces",
         "stress",
+        "charges",
+        "dipole",
         "energy_uncertainty",
         "forces_uncertainty",
     ]
@@ -54,9 +58,10 @@ class CommitteeCalculator(Calculator):
         super().__init__()
         self.model = model
         self._answering = Answering(model, spread=uncertainty)
-        properties = list(type(self).implemented_properties)
-        known = properties if self._answering.spread else properties[:-2]
-        self.implemented_properties = known
+        lacks = set() if self._answering.spread else {"energy_uncertainty", "forces_uncertainty"}
+        lacks |= {"charges", "dipole"} if model.potential.charges is None else set()
+        known = type(self).implemented_properties
+        self.implemented_properties = [name for name in known if name not in lacks]
         self._checked: Structure | None = None
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
@@ -75,6 +80,9 @@ class CommitteeCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(
                 reply.stress * _share(structure, given.cell.array)
             )
+        if reply.charges is not None:
+            self.results["charges"] = reply.charges
+            self.results["dipole"] = reply.charges @ given.positions
         if self._answering.spread:
             self.results["energy_uncertainty"] = reply.energy_spread
             self.results["forces_uncertainty"] = reply.forces_spread

@@ -158,6 +158,8 @@ class Potential(NamedTuple):
     readout_rows: `(params, structure, neighbors) -> ReadoutRows`, where there is a shorter way to
         them than differentiating twice (`potentials.combine.readout_rows`), else None.
     variances: `(params, structure, neighbors) -> Variances`, where it knows its own doubt.
+    charges: `(params, description) -> (atoms,)`, the partial charges in e, where it has some; 0 for
+        padded atoms.
     """
 
     init: Callable[[Key], Params]
@@ -176,6 +178,7 @@ class Potential(NamedTuple):
     networks: Any = None
     readout_rows: Callable[[Params, Structure, Neighbors], ReadoutRows] | None = None
     variances: Callable[[Params, Structure, Neighbors], Variances] | None = None
+    charges: Callable[[Params, Description], Float[Array, " atoms"]] | None = None
 
 
 class Context(NamedTuple):

@@ -36,7 +36,8 @@ _ON_TOP = 1e-3
 class Reply(NamedTuple):
     """What a model says of one structure, on the host in float64: eV, eV/Å, eV/Å^3.
 
-    Spreads are standard deviations over the members, ddof 1; None where nobody asked.
+    Spreads are standard deviations over the members, ddof 1; None where nobody asked. Charges in e,
+    None of a potential without charges.
     """
 
     energy: float
@@ -45,6 +46,7 @@ class Reply(NamedTuple):
     atomic_energies: Float[np.ndarray, " atoms"]
     energy_spread: float | None
     forces_spread: Float[np.ndarray, "atoms 3"] | None
+    charges: Float[np.ndarray, " atoms"] | None = None
 
 
 class _Sizes(NamedTuple):
@@ -151,7 +153,9 @@ class Answering:
         return self._padded[count]
 
     def _unpacked(self, packed: np.ndarray, count: int, atoms: int) -> Reply:
-        widths = (1, 9, atoms, 3 * atoms, *((1, 3 * atoms) if self.spread else ()))
+        charged = self.model.potential.charges is not None
+        spreads = (1, 3 * atoms) if self.spread else ()
+        widths = (1, 9, atoms, 3 * atoms, *spreads, *((atoms,) if charged else ()))
         parts = np.split(packed, np.cumsum(widths)[:-1])
         return Reply(
             energy=float(parts[0][0]),
@@ -160,6 +164,7 @@ class Answering:
             forces=parts[3].reshape(-1, 3)[:count],
             energy_spread=float(parts[4][0]) if self.spread else None,
             forces_spread=parts[5].reshape(-1, 3)[:count] if self.spread else None,
+            charges=parts[-1][:count] if charged else None,
         )
 
 
@@ -186,6 +191,8 @@ def _step(ways, spread: bool, sizes: _Sizes, params, fixed, positions, kept: _Ke
     parts = [nearest, near.overflow, *(jnp.mean(leaf, axis=0) for leaf in means)]
     if spread:
         parts += [jnp.std(leaf, axis=0, ddof=1) for leaf in (answer.energy, answer.forces)]
+    if answer.charges is not None:
+        parts.append(jnp.mean(answer.charges, axis=0))
     packed = jnp.concatenate([part.astype(jnp.float64).reshape(-1) for part in parts])
     return packed, _Kept(table, jnp.where(stays, kept.positions, positions), cell)
 

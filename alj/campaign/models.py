@@ -23,7 +23,7 @@ from alj.campaign import trees
 from alj.campaign.config import dump, read
 from alj.campaign.store import write_file
 from alj.potentials import build_potential
-from alj.potentials.combine import committee, everything
+from alj.potentials.combine import charges, committee, everything
 from alj.types import BadInput, Neighbors, Params, Potential, Structure
 
 _FORMAT = 1
@@ -60,7 +60,8 @@ class Model(NamedTuple):
 class Answer(NamedTuple):
     """Each member's answer to one structure: eV, eV/Å, eV/Å^3, eV; with a leading member axis.
 
-    `overflow` says that the neighbor table was too small: the rest is then worthless.
+    `charges` in e, None of a potential without charges; `overflow` says that the neighbor table was
+    too small: the rest is then worthless.
     """
 
     energy: jax.Array
@@ -68,6 +69,7 @@ class Answer(NamedTuple):
     stress: jax.Array
     atomic_energies: jax.Array
     overflow: jax.Array
+    charges: jax.Array | None = None
 
 
 def save(
@@ -176,7 +178,8 @@ def answer_members(
 
 
 def _answer(potential, params, structure, neighbors) -> Answer:
-    return Answer(*everything(potential, params, structure, neighbors), neighbors.overflow)
+    arguments = (potential, params, structure, neighbors)
+    return Answer(*everything(*arguments), neighbors.overflow, charges(*arguments))
 
 
 @cache

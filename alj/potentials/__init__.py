@@ -14,6 +14,7 @@ from alj.potentials.gaussian_process import gaussian_process
 from alj.potentials.lennard_jones import lennard_jones
 from alj.potentials.meta_networks import meta_networks
 from alj.potentials.ml_bop import ml_bop
+from alj.potentials.partial_charges import partial_charges
 from alj.potentials.priors import with_prior
 from alj.potentials.schnet import schnet
 from alj.potentials.short_range import pair_repulsion, zbl
@@ -23,7 +24,15 @@ from alj.types import BadInput, Potential
 CLASSICAL = (ml_bop, lennard_jones, zbl, pair_repulsion, constant, nacl_tosi_fumi)
 """Potentials with nothing to train; each may also be a prior of another one."""
 
-NETWORKS = (behler_parrinello, ani, gaussian_moments, schnet, equivariant, meta_networks)
+NETWORKS = (
+    behler_parrinello,
+    ani,
+    gaussian_moments,
+    schnet,
+    equivariant,
+    partial_charges,
+    meta_networks,
+)
 POTENTIALS = (*NETWORKS, gaussian_process, *CLASSICAL)
 
 

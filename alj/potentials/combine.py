@@ -129,6 +129,18 @@ def everything(potential, params, structure, neighbors):
     return value, -gradient, virial / volume(structure.cell), atoms
 
 
+def charges(potential, params, structure, neighbors) -> Float[Array, " atoms"] | None:
+    """Partial charges in e; None of a potential without charges."""
+    if potential.charges is None:
+        return None
+    return potential.charges(params, potential.describe(structure, neighbors))
+
+
+def dipole(charges: Float[Array, " atoms"], structure: Structure) -> Float[Array, "3"]:
+    """Σ q r in e Å, of ions with respect to the origin."""
+    return charges @ structure.positions.astype(charges.dtype)
+
+
 def stress(potential, params, structure, neighbors) -> Float[Array, "3 3"]:
     """Stress in eV/Å^3, tension positive."""
     return energy_forces_stress(potential, params, structure, neighbors)[2]
@@ -196,6 +208,7 @@ def committee(potential: Potential) -> Potential:
         member=potential,
         readout_rows=None,
         variances=None,
+        charges=potential.charges and mean(potential.charges),
     )
 
 

@@ -25,27 +25,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alj import registry
-from alj.potentials.ani import ani
-from alj.potentials.atomistic import behler_parrinello
+from alj.potentials import partial_charges
 from alj.potentials.combine import PARTS
 from alj.potentials.coulomb_spectra import coulomb_spectrum
-from alj.potentials.equivariant import equivariant
-from alj.potentials.gaussian_moments import gaussian_moments
-from alj.potentials.schnet import schnet
 from alj.types import BadInput, Key, Neighbors, Params, Potential, Structure
 
-
-def _later(builder: Callable) -> Callable:
-    """The builder with its settings given now and its species later."""
-
-    @functools.wraps(builder)
-    def settled(*_, **settings):
-        return partial(builder, **settings)
-
-    return settled
-
-
-BODIES = tuple(map(_later, (ani, behler_parrinello, gaussian_moments, schnet, equivariant)))
+BODIES = (*partial_charges.BODIES, partial_charges.later(partial_charges.partial_charges))
 
 
 class MetaNetworks(NamedTuple):
@@ -107,13 +92,14 @@ def of_networks(parts: MetaNetworks) -> Potential:
     def describe(structure: Structure, neighbors: Neighbors):
         return body.describe(structure, neighbors), _spectrum(structure, parts.atoms)
 
-    def evaluate(params, description):
+    def answer(function, params, description):
         inner, spectrum = description
         constants = params["constants"]
         place = _nearest(constants, spectrum, parts.nearest)[constants["rank"]]
         one = jax.tree.map(lambda leaf: leaf[place], networks_of(params))
-        energies = body.evaluate(one, inner)
-        return jnp.where(jnp.isfinite(spectrum[0]), energies, jnp.nan)
+        return jnp.where(jnp.isfinite(spectrum[0]), function(one, inner), jnp.nan)
+
+    evaluate = partial(answer, body.evaluate)
 
     def atomic_energies(params, structure, neighbors):
         return evaluate(params, describe(structure, neighbors))
@@ -129,6 +115,7 @@ def of_networks(parts: MetaNetworks) -> Potential:
         species=body.species,
         rebase=partial(fitted, body.rebase) if body.rebase else None,
         networks=parts,
+        charges=partial(answer, body.charges) if body.charges else None,
     )
 
 

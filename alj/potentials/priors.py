@@ -17,6 +17,7 @@ import jax
 from jaxtyping import Array, Float
 
 from alj.potentials.combine import PARTS, everything, sum_of
+from alj.potentials.partial_charges import Charged
 from alj.types import BadInput, Batch, HostKernel, Potential
 
 
@@ -93,6 +94,7 @@ def with_prior(network: Potential, *priors: Potential) -> Potential:
         # What has no weights adds nothing to derivatives with respect to weights, nor to doubts.
         readout_rows=network.readout_rows,
         variances=network.variances,
+        charges=_charges(network),
     )
 
 
@@ -102,8 +104,10 @@ def has_parameters(potential: Potential) -> bool:
 
 
 def without_prior(description: Any) -> Any:
-    """The network's own part of a description: what tells structures apart, free of energies."""
-    return description.network if isinstance(description, Corrected) else description
+    """The network's own part of a description: what tells atoms apart, free of energies."""
+    if isinstance(description, Corrected):
+        description = description.network
+    return description.network if isinstance(description, Charged) else description
 
 
 def _minus(batch: Batch, under: Potential, nothing) -> Batch:
@@ -122,6 +126,11 @@ def _minus(batch: Batch, under: Potential, nothing) -> Batch:
             atomic_energies=labels.atomic_energies - atomic,
         )
     )
+
+
+def _charges(network: Potential):
+    charges = network.charges
+    return charges and (lambda params, found: charges(params, found.network))
 
 
 def _kernel(network: Potential, priors: tuple[Potential, ...]):

@@ -27,7 +27,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from alj.potentials.combine import energy_forces_stress, readout_rows
-from alj.training.losses import Emphasis
+from alj.training.losses import QUANTITIES, Emphasis
 from alj.training.splits import split_by_name
 from alj.training.tracking import Fold, Progress, all_residuals, check_training, measure, rows
 from alj.types import BadInput, Context, Key, Params, Potential, Stepper, Trainer
@@ -76,7 +76,7 @@ def bayesian_regression(
     """
     check_training(1, members, None, None)
     noise = Emphasis(energy_noise_eV, force_noise_eV_per_A, stress_noise_eV_per_A3 or 1.0)
-    if not min(*noise, prior) > 0:
+    if not min(*noise[:3], prior) > 0:
         raise BadInput(
             "bayesian_regression: expected positive noises and a positive prior, found "
             f"{energy_noise_eV}, {force_noise_eV_per_A}, {stress_noise_eV_per_A3} and {prior}"
@@ -94,7 +94,7 @@ def bayesian_regression(
     def init(key: Key, params: Params, context: Context) -> _State:
         nothing = jnp.asarray(jnp.nan)
         return _State(
-            params, jnp.asarray(jnp.inf), Emphasis(nothing, nothing, nothing), nothing,
+            params, jnp.asarray(jnp.inf), Emphasis(*[nothing] * len(QUANTITIES)), nothing,
             jnp.asarray(True),
         )  # fmt: skip
 

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from alj.arrays import take_tree
 from alj.geometry.environment import environment
 from alj.geometry.periodic import volume
-from alj.potentials.combine import energy, energy_and_forces, energy_forces_stress
+from alj.potentials import combine
 from alj.potentials.elements import joined, listed, unlisted
 from alj.training.losses import Prediction
 from alj.types import Batch, Environment, Neighbors, Params, Potential, Structure
@@ -80,11 +81,15 @@ def predict(
     neighbors: Neighbors,
     described: Described | None,
 ) -> Prediction:
-    """Energy, forces and stress of one structure, as far as `quantities` asks."""
+    """What `quantities` asks of one structure, and its energy."""
     if described is None:
         return _anew(potential, quantities, params, structure, neighbors)
-    if quantities == ("energy",):
-        return Prediction(total_energy(potential, params, described.description))
+    if not {"forces", "stress"} & set(quantities):
+        found = Prediction(total_energy(potential, params, described.description))
+        if potential.charges is None:
+            return found
+        own = partial(potential.charges, params, described.description)
+        return _charged(quantities, structure, found, own)
     moving, rebuild = split_floating(described.description)
 
     def total(moving):
@@ -133,14 +138,10 @@ def predict_together(
     The derivatives of the descriptions are read where they lie: to copy those of a minibatch would
     take as long as the networks.
     """
-    structures, neighbors = jax.tree.map(
-        lambda leaf: leaf[places], (batch.structures, batch.neighbors)
-    )
-    if described is None:
-        return jax.vmap(partial(_anew, potential, quantities, params))(structures, neighbors)
-    description = jax.tree.map(lambda leaf: leaf[places], described.description)
-    if potential.describe_environment is None:
-        return Prediction(jax.vmap(partial(total_energy, potential, params))(description))
+    if described is None or potential.describe_environment is None:
+        some = take_tree((batch.structures, batch.neighbors, described), places)
+        return jax.vmap(partial(predict, potential, quantities, params))(*some)
+    structures, description = take_tree((batch.structures, described.description), places)
     moving, rebuild = split_floating(description)
 
     def evaluate(moving):
@@ -379,7 +380,20 @@ def _entering(slope, affected):
 def _anew(potential, quantities, params, structure, neighbors):
     arguments = (potential, params, structure, neighbors)
     if "stress" in quantities:
-        return Prediction(*energy_forces_stress(*arguments))
-    if "forces" in quantities:
-        return Prediction(*energy_and_forces(*arguments))
-    return Prediction(energy(*arguments))
+        found = Prediction(*combine.energy_forces_stress(*arguments))
+    elif "forces" in quantities:
+        found = Prediction(*combine.energy_and_forces(*arguments))
+    else:
+        found = Prediction(combine.energy(*arguments))
+    return _charged(quantities, structure, found, lambda: combine.charges(*arguments))
+
+
+def _charged(quantities, structure, found: Prediction, charges_of) -> Prediction:
+    """The prediction with charges and dipole, as far as `quantities` asks."""
+    if not {"charges", "dipole"} & set(quantities):
+        return found
+    own = charges_of()
+    return found._replace(
+        charges=own if "charges" in quantities else None,
+        dipole=combine.dipole(own, structure) if "dipole" in quantities else None,
+    )

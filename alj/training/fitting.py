@@ -149,9 +149,8 @@ def _labeled(batches, quantities, places):
     found = np.zeros(places, bool)
     for batch in batches:
         labels, index = jax.device_get((batch.labels, batch.index))
-        fields = {"energy": labels.energy, "forces": labels.forces, "stress": labels.stress}
         for name in quantities:
-            given = ~np.isnan(fields[name].reshape(len(index), -1)).all(axis=1)
+            given = ~np.isnan(getattr(labels, name).reshape(len(index), -1)).all(axis=1)
             found[index[given & (index >= 0)]] = True
     return found
 

@@ -1,11 +1,13 @@
-"""Gradient training: any optimizer of optax, on any of energy, forces and stress.
+"""Gradient training: any optimizer of optax, on any of energy, forces, stress, charges and dipole.
 
-    L = a_E <(ΔE/N u_E)²> + a_F <(ΔF/u_F)²> + a_S <(Δσ/u_S)²>    (loss: units)
-    L = a_E <(ΔE)²/√N> + a_F <|ΔF|²/N> + a_S <|Δσ|²>             (loss: ani; eV and Å)
+    L = a_E <(ΔE/N u_E)²> + a_F <(ΔF/u_F)²> + a_S <(Δσ/u_S)²> + …    (loss: units)
+    L = a_E <(ΔE)²/√N> + a_F <|ΔF|²/N> + a_S <|Δσ|²> + …             (loss: ani; eV and Å)
 
-The means of the first run over labels, those of the second over structures of N atoms. One step is
-one epoch of shuffled minibatches. What is judged, and kept where it is the best on validation, is
-the exponential moving average of the parameters where there is one.
+and a_q <(Δq/u_q)²> + a_μ <(Δμ/u_μ)²>, or a_q <|Δq|²/N> + a_μ <|Δμ|²>, of potentials with charges
+(`potentials.partial_charges`), in e and e Å. The means of the first run over labels, those of the
+second over structures of N atoms. One step is one epoch of shuffled minibatches. What is judged,
+and kept where it is the best on validation, is the exponential moving average of the parameters
+where there is one.
 
 D. P. Kingma and J. Ba, arXiv:1412.6980 (Adam); B. T. Polyak and A. B. Juditsky, SIAM J. Control
 Optim. 30, 838 (1992), doi 10.1137/0330046 (averaging).
@@ -27,6 +29,7 @@ from alj.training.batching import minibatches, trained_part
 from alj.training.descriptions import predict_together
 from alj.training.losses import (
     NO_SUMS,
+    QUANTITIES,
     Emphasis,
     add,
     batch_residuals,
@@ -84,6 +87,8 @@ def gradient(
     energy_weight: float = 1.0,
     force_weight: float = 0.0,
     stress_weight: float = 0.0,
+    charge_weight: float = 0.0,
+    dipole_weight: float = 0.0,
     high_energy_scale_eV: float | None = None,
     ema_decay: float = 0.0,
     gradient_clip: float | None = None,
@@ -114,11 +119,16 @@ def gradient(
         members: networks trained together; their mean is the better potential.
         loss: "units" measures errors in units of the labels and means over labels; "ani" is the
             loss of the ANI papers, per structure of N atoms energy_weight (ΔE)²/√N + force_weight
-            |ΔF|²/N + stress_weight |Δσ|², in eV and Å.
+            |ΔF|²/N + stress_weight |Δσ|² + charge_weight |Δq|²/N + dipole_weight |Δμ|², in eV, Å
+            and e.
         energy_weight: weight of the mean squared error of the energy per atom, in squares of the
             spread of the energies.
         force_weight: weight of the mean squared force error, in squares of the typical force.
         stress_weight: weight of the mean squared stress error, in squares of the typical stress.
+        charge_weight: weight of the mean squared error of labeled charges, in squares of the
+            typical charge; of potentials with charges only.
+        dipole_weight: weight of the mean squared error of components of labeled dipoles, in squares
+            of the typical one; those of ions do not count, for they depend on the origin.
         high_energy_scale_eV: structures this much per atom above the lowest, in eV, count half,
             still higher ones less; null: all count the same.
         ema_decay: decay per update of the averaged parameters, which are then the ones judged; 0
@@ -135,12 +145,8 @@ def gradient(
     Raises BadInput for an unknown optimizer or setting, and for settings that cannot be used.
     """
     check_training(epochs, members, batch_size, patience)
-    weights = Emphasis(energy_weight, force_weight, stress_weight)
-    if min(weights) < 0 or sum(weights) == 0:
-        raise BadInput(
-            "energy_weight, force_weight and stress_weight must not be negative nor all 0; "
-            f"found {', '.join(map(str, weights))}"
-        )
+    weights = Emphasis(energy_weight, force_weight, stress_weight, charge_weight, dipole_weight)
+    _check_weights(potential, weights)
     if not 0 <= ema_decay < 1 or not 0 < final_rate_fraction <= 1:
         raise BadInput(
             "gradient needs 0 <= ema_decay < 1 and 0 < final_rate_fraction <= 1; found "
@@ -155,7 +161,7 @@ def gradient(
     paces = _paces(potential, learning_rates or {}, learning_rate)
     quantities = tuple(
         name
-        for name, weight in zip(("energy", "forces", "stress"), weights, strict=True)
+        for name, weight in zip(QUANTITIES, weights, strict=True)
         if weight > 0 or name == "energy"
     )
 
@@ -170,7 +176,7 @@ def gradient(
         return structure_sums(found, shares, atoms.astype(found.energy.dtype))
 
     def scales(fold: Fold):
-        return units(fold.batches, quantities) if loss == "units" else Emphasis(1.0, 1.0, 1.0)
+        return units(fold.batches, quantities) if loss == "units" else _ONES
 
     def factors(fold: Fold):
         found = high_energy_weights(fold.batches, high_energy_scale_eV)
@@ -261,6 +267,22 @@ def gradient(
         precision=precision,
         descriptions=descriptions,
     )
+
+
+_ONES = Emphasis(1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def _check_weights(potential: Potential, weights: Emphasis) -> None:
+    if min(weights) < 0 or sum(weights) == 0:
+        raise BadInput(
+            "energy_weight, force_weight, stress_weight, charge_weight and dipole_weight must not "
+            f"be negative nor all 0; found {', '.join(map(str, weights))}"
+        )
+    if potential.charges is None and weights.charges + weights.dipole > 0:
+        raise BadInput(
+            "charge_weight and dipole_weight: the potential has no charges to fit; use "
+            "partial_charges, or leave both at 0"
+        )
 
 
 def _optimizers() -> dict[str, Any]:

@@ -139,10 +139,9 @@ def levenberg_marquardt(
 
     def scales(fold: Fold):
         found = units(fold.batches, quantities)
-        return Emphasis(
-            found.energy if energy_unit_eV is None else energy_unit_eV,
-            found.forces if force_unit_eV_per_A is None else force_unit_eV_per_A,
-            found.stress,
+        return found._replace(
+            energy=found.energy if energy_unit_eV is None else energy_unit_eV,
+            forces=found.forces if force_unit_eV_per_A is None else force_unit_eV_per_A,
         )
 
     def report(params, fold: Fold, pace):

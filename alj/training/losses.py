@@ -1,10 +1,11 @@
-"""Residuals and losses on any of energy, forces and stress; labels that are not given do not count.
+"""Residuals and losses on energies, forces, stress, charges and dipoles that labels give.
 
-    L = w_E <(ΔE/N u_E)²> + w_F <(ΔF/u_F)²> + w_S <(Δσ/u_S)²>
+    L = w_E <(ΔE/N u_E)²> + w_F <(ΔF/u_F)²> + w_S <(Δσ/u_S)²> + w_q <(Δq/u_q)²> + w_μ <(Δμ/u_μ)²>
 
 Each mean runs over what is labeled, weighted by the structures' weights; u are the units in which
 errors are measured. A label of NaN, a padded atom and a padded structure contribute neither value
-nor gradient: they are replaced *before* the subtraction, because 0 · NaN is NaN.
+nor gradient: they are replaced *before* the subtraction, because 0 · NaN is NaN. The dipole of an
+ion depends on the origin, which no two programs choose alike: it does not count either.
 """
 
 from typing import NamedTuple
@@ -19,18 +20,21 @@ from alj.types import Batch, Labels, Structure
 class Prediction(NamedTuple):
     """What a potential says of one structure; None where it was not asked.
 
-    `energy` eV, `forces` eV/Å, `stress` eV/Å^3.
+    `energy` eV, `forces` eV/Å, `stress` eV/Å^3, `charges` e, `dipole` e Å.
     """
 
     energy: Float[Array, "*batch"]
     forces: Float[Array, "*batch atoms 3"] | None = None
     stress: Float[Array, "*batch 3 3"] | None = None
+    charges: Float[Array, "*batch atoms"] | None = None
+    dipole: Float[Array, "*batch 3"] | None = None
 
 
 class Residuals(NamedTuple):
     """Prediction minus label, 0 where there is no label; `has_…` says where there is one.
 
-    `energy` eV per atom, `forces` eV/Å, `stress` eV/Å^3; None for what was not predicted.
+    `energy` eV per atom, `forces` eV/Å, `stress` eV/Å^3, `charges` e, `dipole` e Å; None for what
+    was not predicted.
     """
 
     energy: Float[Array, "*batch"]
@@ -39,14 +43,24 @@ class Residuals(NamedTuple):
     has_energy: Bool[Array, "*batch"]
     has_forces: Bool[Array, "*batch atoms 3"] | None
     has_stress: Bool[Array, "*batch 3 3"] | None
+    charges: Float[Array, "*batch atoms"] | None = None
+    dipole: Float[Array, "*batch 3"] | None = None
+    has_charges: Bool[Array, "*batch atoms"] | None = None
+    has_dipole: Bool[Array, "*batch 3"] | None = None
 
 
 class Emphasis(NamedTuple):
-    """One number each for energy, forces and stress: weights, or units."""
+    """One number each for energy, forces, stress, charges and dipole: weights, units or errors."""
 
     energy: Float[Array, ""] | float = 1.0
     forces: Float[Array, ""] | float = 0.0
     stress: Float[Array, ""] | float = 0.0
+    charges: Float[Array, ""] | float = 0.0
+    dipole: Float[Array, ""] | float = 0.0
+
+
+QUANTITIES = Emphasis._fields
+"""What can be fitted."""
 
 
 class Sums(NamedTuple):
@@ -59,7 +73,7 @@ class Sums(NamedTuple):
     counts: Emphasis
 
 
-NO_SUMS = Sums(Emphasis(0.0, 0.0, 0.0), Emphasis(0.0, 0.0, 0.0))
+NO_SUMS = Sums(Emphasis(0.0), Emphasis(0.0))
 """Where adding begins."""
 
 
@@ -79,7 +93,16 @@ def residuals(prediction: Prediction, labels: Labels, structure: Structure) -> R
         forces, has_forces = difference(prediction.forces, labels.forces, real[:, None])
     if prediction.stress is not None:
         stress, has_stress = difference(prediction.stress, labels.stress, some)
-    return Residuals(energy / atoms, forces, stress, has_energy, has_forces, has_stress)
+    charges = has_charges = dipole = has_dipole = None
+    if prediction.charges is not None:
+        charges, has_charges = difference(prediction.charges, labels.charges, real)
+    if prediction.dipole is not None:
+        neutral = some & (structure.charge == 0)
+        dipole, has_dipole = difference(prediction.dipole, labels.dipole, neutral)
+    return Residuals(
+        energy / atoms, forces, stress, has_energy, has_forces, has_stress,
+        charges, dipole, has_charges, has_dipole,
+    )  # fmt: skip
 
 
 def batch_residuals(predictions: Prediction, batch: Batch) -> Residuals:
@@ -102,6 +125,8 @@ def sums(found: Residuals, weights: Float[Array, " batch"]) -> Sums:
         parts(found.energy, found.has_energy),
         parts(found.forces, found.has_forces),
         parts(found.stress, found.has_stress),
+        parts(found.charges, found.has_charges),
+        parts(found.dipole, found.has_dipole),
     )
     return Sums(*(Emphasis(*each) for each in zip(*pairs, strict=True)))
 
@@ -111,7 +136,7 @@ def structure_sums(
 ) -> Sums:
     """The sums of the loss of the ANI papers: a mean over structures, in eV and Å.
 
-        w_E <(ΔE)²/√N> + w_F <|ΔF|²/N> + w_S <|Δσ|²>
+        w_E <(ΔE)²/√N> + w_F <|ΔF|²/N> + w_S <|Δσ|²> + w_q <|Δq|²/N> + w_μ <|Δμ|²>
 
     N atoms; |ΔF|² is summed over atoms and components. J. S. Smith et al., Chem. Sci. 8, 3192
     (2017), doi 10.1039/C6SC05720A; the forces as in TorchANI, doi 10.1021/acs.jcim.0c00451.
@@ -131,6 +156,8 @@ def structure_sums(
         parts(found.energy, found.has_energy, atoms**1.5),
         parts(found.forces, found.has_forces, 1.0 / atoms),
         parts(found.stress, found.has_stress, 1.0),
+        parts(found.charges, found.has_charges, 1.0 / atoms),
+        parts(found.dipole, found.has_dipole, 1.0),
     )
     return Sums(*(Emphasis(*each) for each in zip(*pairs, strict=True)))
 
@@ -156,6 +183,8 @@ def loss(total: Sums, weights: Emphasis, units: Emphasis) -> Float[Array, ""]:
     for weight, square, count, unit in zip(
         weights, total.squares, total.counts, units, strict=True
     ):
+        if isinstance(count, float):  # it was not predicted, and may have no unit
+            continue
         there = count > 0
         mean = jnp.where(there, square, 0.0) / jnp.where(there, count, 1.0)
         value = value + weight * mean / unit**2
@@ -163,7 +192,7 @@ def loss(total: Sums, weights: Emphasis, units: Emphasis) -> Float[Array, ""]:
 
 
 def root_mean_squares(total: Sums) -> Emphasis:
-    """Errors in eV/atom, eV/Å and eV/Å^3; NaN where nothing is labeled."""
+    """Errors in eV/atom, eV/Å, eV/Å^3, e and e Å; NaN where nothing is labeled."""
 
     def root(square, count):
         if isinstance(count, float):
@@ -180,19 +209,19 @@ def units(
     energy_limits: tuple[float, float] = (0.02, 0.15),
     force_limits: tuple[float, float] = (0.1, 2.0),
     stress_limits: tuple[float, float] = (1e-3, 1e-1),
+    charge_limits: tuple[float, float] = (0.02, 1.0),
+    dipole_limits: tuple[float, float] = (0.05, 5.0),
 ) -> Emphasis:
-    """Units that the labels suggest: eV/atom, eV/Å, eV/Å^3, clipped to the limits.
+    """Units that the labels suggest: eV/atom, eV/Å, eV/Å^3, e and e Å, clipped to the limits.
 
-    The standard deviation of the energy per atom, the root mean squares of forces and stress; a
+    The standard deviation of the energy per atom, the root mean squares of all the others; a
     few extreme structures must not set the scale, hence the limits. Quantities that are not asked
     for get the largest.
     """
     total, first = NO_SUMS, jnp.zeros(())
     for batch in batches:
         labels, weights = batch.labels, (batch.index >= 0).astype(float)
-        zero = Prediction(
-            *(jnp.zeros_like(x) for x in (labels.energy, labels.forces, labels.stress))
-        )
+        zero = Prediction(**{name: jnp.zeros_like(getattr(labels, name)) for name in QUANTITIES})
         found = batch_residuals(zero, batch)
         first = first + jnp.sum(weights * found.energy)
         total = add(total, sums(found, weights))
@@ -207,6 +236,8 @@ def units(
         clipped(jnp.sqrt(square), energy_limits),
         clipped(measured.forces, force_limits),
         clipped(measured.stress, stress_limits),
+        clipped(measured.charges, charge_limits),
+        clipped(measured.dipole, dipole_limits),
     )
 
 

@@ -39,11 +39,11 @@ class Fold(NamedTuple):
 class Progress(NamedTuple):
     """The Info of a trainer's step.
 
-    Losses are the trainer's own (dimensionless); errors are root mean squares in eV/atom, eV/Å and
-    eV/Å^3, NaN where nothing is labeled; `force_mae` is the mean absolute error of the force
-    components over training and validation together, eV/Å. `pace` is the learning rate or the
-    damping. `finite` is False once a loss was NaN or infinite; `stopped` says that the member waits
-    for the others.
+    Losses are the trainer's own (dimensionless); errors are root mean squares in eV/atom, eV/Å,
+    eV/Å^3, e and e Å, NaN where nothing is labeled; `force_mae` is the mean absolute error of the
+    force components over training and validation together, eV/Å. `pace` is the learning rate or
+    the damping. `finite` is False once a loss was NaN or infinite; `stopped` says that the member
+    waits for the others.
     """
 
     train_loss: Float[Array, "*shape"]
@@ -124,7 +124,7 @@ def judged(progress: Progress) -> tuple[Float[Array, ""], Emphasis]:
     while its training has blown up.
     """
     has_validation = ~jnp.isnan(progress.validation_error.energy)
-    for error in (progress.validation_error.forces, progress.validation_error.stress):
+    for error in progress.validation_error[1:]:
         has_validation = has_validation | ~jnp.isnan(error)
     value = jnp.where(has_validation, progress.validation_loss, progress.train_loss)
     error = jax.tree.map(

@@ -12,6 +12,7 @@ from potentials.liquids import liquid, padded, prepared, structure, table
 from scipy.spatial.transform import Rotation
 
 from alj.geometry.environment import environment, environment_rows
+from alj.geometry.periodic import volume
 from alj.potentials import POTENTIALS, behler_parrinello, ml_bop, pair_repulsion, zbl
 from alj.potentials.combine import energy_forces_stress
 from alj.potentials.priors import with_prior
@@ -35,6 +36,10 @@ SETTINGS = {
     "zbl": {"inner_A": 2.0, "outer_A": 3.9},
     "pair_repulsion": {"strength_eV": 0.3, "reach_A": 3.9},
     "nacl_tosi_fumi": {"cutoff_A": 3.9},
+    "partial_charges": {
+        "body": {"name": "behler_parrinello", "hidden": [5], "cutoff_A": 3.5},
+        "charges": {"name": "behler_parrinello", "hidden": [4], "cutoff_A": 3.9},
+    },
     "meta_networks": {
         "classes": 3,
         "nodes": 6,
@@ -45,6 +50,8 @@ KINDS = {"nacl_tosi_fumi": (11, 17)}
 """Species where the potential knows no oxygen."""
 TRUNCATED = {"lennard_jones", "nacl_tosi_fumi"}
 """Potentials whose forces are declared to jump at the cutoff."""
+MOLECULAR = {"partial_charges"}
+"""Potentials declared to have no energy in a cell."""
 BLIND = {"constant"}
 """Potentials declared to see no neighbors: no forces, and any cell is wide."""
 
@@ -60,6 +67,12 @@ def baseline_with_prior(species):
     return with_prior(ml_bop(species), zbl(species, outer_A=2.6))
 
 
+def drop(name, seed):
+    """A liquid of what a potential knows, in a cell where it knows cells."""
+    found = liquid(seed, species=KINDS.get(name, (8,)))
+    return found._replace(cell=jnp.zeros((3, 3))) if name in MOLECULAR else found
+
+
 class Case(NamedTuple):
     name: str
     potential: Potential
@@ -72,7 +85,7 @@ class Case(NamedTuple):
         return self.program(params or self.params, s, neighbors)
 
     def liquid(self, seed):
-        return liquid(seed, species=KINDS.get(self.name, (8,)))
+        return drop(self.name, seed)
 
 
 BUILDERS = (*POTENTIALS, network_with_priors, baseline_with_prior)
@@ -83,7 +96,7 @@ def case(request):
     name = request.param.__name__
     kinds = KINDS.get(name, (8,))
     potential = request.param(kinds, **SETTINGS.get(name, {}))
-    params = prepared(potential, [liquid(1, species=kinds), liquid(2, species=kinds)], CAPACITY)
+    params = prepared(potential, [drop(name, 1), drop(name, 2)], CAPACITY)
 
     @jax.jit
     def program(params, s, neighbors):
@@ -135,9 +148,9 @@ def test_derivatives(case):
 
     slope = (moved(1) - moved(-1)) / (2 * step)
     np.testing.assert_allclose(-jnp.sum(forces * direction), slope, rtol=1e-5, atol=1e-7)
-    volume = abs(np.linalg.det(s.cell))
+    cell_volume = float(volume(s.cell))
     for i, j in ((0, 0), (1, 2)):
-        slope = (strained(i, j, 1) - strained(i, j, -1)) / (2 * step) / volume
+        slope = (strained(i, j, 1) - strained(i, j, -1)) / (2 * step) / cell_volume
         np.testing.assert_allclose(stress[i, j], slope, rtol=1e-5, atol=1e-8)
 
 
@@ -155,6 +168,10 @@ def test_tables_and_padding(case):
     np.testing.assert_array_equal(wide[3][ATOMS:], 0.0)
     np.testing.assert_allclose(wide[2], stress, atol=1e-12)
 
+    if case.name in MOLECULAR:
+        in_a_cell = case(s._replace(cell=20.0 * jnp.eye(3)))
+        assert np.isnan(in_a_cell[0])
+        return
     # The cell is less than twice the cutoff wide; doubled, it costs twice.
     wide_cell = np.linalg.norm(s.cell[0]) >= 2.2 * case.potential.cutoff
     assert not wide_cell or case.name in BLIND

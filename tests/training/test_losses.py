@@ -83,6 +83,43 @@ def test_loss_over_structures_equals_numpy():
     assert float(loss(total, Emphasis(1.0, 0.3, 0.2), one)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_charges_and_dipoles_count_where_they_are_given():
+    """Neither what is NaN, nor padded atoms, nor dipoles of ions, which depend on the origin."""
+    generator = np.random.default_rng(4)
+    charges, dipole = 0.4 * generator.normal(size=(6, 5)), generator.normal(size=(6, 3))
+    charges[1], dipole[3] = np.nan, np.nan
+    labels = BATCH.labels._replace(charges=jnp.asarray(charges), dipole=jnp.asarray(dipole))
+    structures = BATCH.structures._replace(
+        species=BATCH.structures.species.at[4, 3:].set(0), charge=jnp.asarray([0, 0, 1, 0, 0, 0])
+    )
+    batch = BATCH._replace(
+        labels=labels, structures=structures, weights=jnp.asarray([1.0, 2.0, 3.0, 1.0, 0.5, 0.0])
+    )
+    guess = Prediction(jnp.zeros(6), charges=jnp.full((6, 5), 0.3), dipole=jnp.full((6, 3), -0.2))
+    found, w = batch_residuals(guess, batch), np.asarray(batch.weights)
+    off, moment = (0.3 - charges) ** 2, np.sum((-0.2 - dipole) ** 2, axis=1)
+    off[4, 3:], moment[2] = np.nan, np.nan
+    mean = np.nansum(w[:, None] * off) / np.sum(w[:, None] * np.isfinite(off))
+    moments = np.nansum(w * moment) / (3 * np.sum(w * np.isfinite(moment)))
+    total = sums(found, batch.weights)
+    weights, scale = Emphasis(0.0, charges=0.5, dipole=2.0), Emphasis(1.0, charges=0.1, dipole=0.4)
+    expected = 0.5 * mean / 0.1**2 + 2.0 * moments / 0.4**2
+    assert float(loss(total, weights, scale)) == pytest.approx(expected, rel=1e-12)
+    errors = root_mean_squares(total)
+    assert float(errors.charges) == pytest.approx(np.sqrt(mean), rel=1e-12)
+    assert float(errors.dipole) == pytest.approx(np.sqrt(moments), rel=1e-12)
+    atoms = np.array([5.0, 5.0, 5.0, 5.0, 3.0, 5.0])
+    each = np.nansum(off, axis=1) / atoms
+    known = w * np.isfinite(charges[:, 0])
+    total = structure_sums(found, batch.weights, jnp.asarray(atoms))
+    expected = np.sum(known * each) / np.sum(known) + 3 * moments
+    one = Emphasis(0.0, 0.0, 0.0, 1.0, 1.0)
+    assert float(loss(total, one, one._replace(energy=1.0))) == pytest.approx(expected, rel=1e-12)
+    measured = units((batch,))
+    assert 0.02 < float(measured.charges) < 1.0
+    assert float(measured.dipole) == pytest.approx(np.sqrt(np.nanmean(dipole[[0, 1, 4, 5]] ** 2)))
+
+
 @pytest.mark.parametrize("columns", [3, 16], ids=["of neighbors", "of all atoms"])
 def test_minibatch_equals_one_after_the_other(columns):
     """Chosen structures together, and the gradient of their forces: as each anew."""
@@ -100,7 +137,7 @@ def test_minibatch_equals_one_after_the_other(columns):
     @jax.value_and_grad
     def together(params, described):
         found = predict_together(potential, quantities, params, batch, described, places)
-        return sum(jnp.sum(jnp.sin(part)) for part in found)
+        return sum(jnp.sum(jnp.sin(part)) for part in jax.tree.leaves(found))
 
     for quick, slow in zip(
         jax.tree.leaves(together(params, once)),
@@ -127,7 +164,7 @@ def test_missing_labels_do_not_poison_gradients():
 def test_padding_changes_no_loss():
     batch, guess = with_holes(), predicted()
     longer = enlarged(batch, 16)
-    padded = Prediction(*(jnp.pad(x, [(0, 10)] + [(0, 0)] * (x.ndim - 1)) for x in guess))
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 10)] + [(0, 0)] * (x.ndim - 1)), guess)
     weights, scale = Emphasis(1.0, 0.3, 0.2), units((batch,))
     values = [
         float(loss(sums(batch_residuals(g, b), b.weights), weights, scale))
@@ -171,6 +208,6 @@ def test_described_once_equals_described_anew(cutoff_images):
         arguments = (potential, EVERYTHING, params, batch)
         return predict_batch(*arguments, once), predict_batch(*arguments, None)
 
-    for quick, slow in zip(*both(batch, once), strict=True):
+    for quick, slow in zip(*map(jax.tree.leaves, both(batch, once)), strict=True):
         assert np.allclose(quick, slow, rtol=1e-10, atol=1e-11)
         assert np.std(np.asarray(slow)[:6]) > 0
