@@ -8,14 +8,13 @@ A committee of this potential has m members; member k answers with the network o
 class (its `rank`). The networks themselves are the same for all members. Tables have room for
 `classes` networks and `nodes` prototypes, so that a growing number of classes changes no shape and
 compiles nothing. The assignment is made anew at every evaluation: where it flips, the energy jumps,
-forces are those at fixed assignment, and a trajectory does not conserve energy.
+forces are those at fixed assignment, and a trajectory does not conserve energy. A trajectory may
+hold on to its networks (`holding`).
 
 M. Xu, T. Zhu, J. Z. H. Zhang, An incremental network for automatic training-set generation
 (ESOINN-DP).
 """
 
-import functools
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -129,6 +128,21 @@ def nearest_classes(
     return _nearest(constants, _spectrum(structure, parts.atoms), parts.nearest)
 
 
+def holding(params: Params, classes: Int[Array, " nearest"], hysteresis: float) -> Params:
+    """Params of a committee whose networks of these classes answer for longer.
+
+    Until other classes are nearer by a share of `hysteresis`: the distances to those that are held
+    count (1 - hysteresis) times. For one evaluation or a few: whoever moves atoms keeps the
+    classes, and holds anew those that answer. At the place where classes have been found, holding
+    them leaves the answer as it is.
+    """
+    constants = params["constants"]
+    held = jnp.any(constants["rooms"][..., None] == classes[None, None], axis=-1)
+    dtype = constants["nodes"].dtype
+    nearness = jnp.where(held, jnp.asarray((1.0 - hysteresis) ** 2, dtype), jnp.ones((), dtype))
+    return {**params, "constants": {**constants, "nearness": nearness}}
+
+
 def _nearest(
     constants: dict, spectrum: Float[Array, " length"], count: int
 ) -> Int[Array, " count"]:
@@ -144,6 +158,8 @@ def _nearest(
     classes = constants["rooms"].shape[0]
     mine = there[:, None] & (of[:, None] == jnp.arange(classes)[None])
     distances = jnp.min(jnp.where(mine, squares[:, None], far), axis=0)
+    if "nearness" in constants:
+        distances = distances * constants["nearness"].astype(distances.dtype)
     return jnp.argsort(distances, stable=True)[:count]
 
 
