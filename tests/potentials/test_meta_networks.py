@@ -12,6 +12,7 @@ from alj.potentials.coulomb_spectra import coulomb_spectra
 from alj.potentials.meta_networks import (
     assembled,
     committee_of,
+    holding,
     nearest_classes,
     networks_of,
 )
@@ -100,6 +101,35 @@ def test_forces_are_those_at_fixed_assignment_where_it_flips(built):
         if np.array_equal(before[2], after[2]):
             slope = (after[0] - before[0]) / 2e-5
             np.testing.assert_allclose(-now[1], slope, rtol=1e-5, atol=1e-7)
+
+
+def test_held_networks_answer_until_others_are_nearer_by_the_margin(built):
+    """Of two classes, one of which is 8 % nearer: which answers depends on who answered before."""
+    potential, networks, _ = built
+    parts, s = potential.networks, cluster(4)
+    spectrum = np.asarray(coulomb_spectra(s.positions[None], s.species[None], length=8))[0] / SCALE
+    away = np.eye(8) * np.array([1.0, 1.08, 1.5, 9.0, 9.0, 9.0, 9.0, 9.0])[:, None]
+    nodes = spectrum[None] + 1e-2 * away[:3]
+    params = committee_of(parts, assembled(parts, networks, nodes, np.array([2, 0, 1]), SCALE))
+    neighbors = table(s, potential.cutoff, 12)
+
+    @jax.jit
+    def answer(params):
+        energies, _ = member_energies_and_forces(potential, params, s, neighbors)
+        return nearest_classes(potential, params, s), energies
+
+    def held(classes, hysteresis):
+        return answer(holding(params, jnp.asarray(classes), hysteresis))
+
+    free, alone = answer(params)
+    assert free.tolist() == [2, 0]
+    assert held([0, 1], 0.05)[0].tolist() == [2, 0]
+    assert held([0, 1], 0.20)[0].tolist() == [0, 2]
+    assert held([0, 1], 0.40)[0].tolist() == [0, 1]
+    # to hold what answers anyway changes nothing
+    kept, energies = held([2, 0], 0.3)
+    assert kept.tolist() == [2, 0]
+    np.testing.assert_array_equal(energies, alone)
 
 
 def test_more_classes_compile_nothing(built):
