@@ -34,6 +34,10 @@ class Evidence(NamedTuple):
         qs2: (n,) (eV/Å)², the same of force components, their mean (eq. 21). qs2_largest: the
             largest of them. qs2_sketched: an estimate of the numerator of eq. 21.
 
+    What labels that nothing was trained on say of the model, in no relation to the candidates:
+        held_out_deviation: (k,) eV/Å, force_deviation of k such structures. held_out_error: (k,)
+            eV/Å, the largest error of the mean force on an atom there.
+
     Where it lies among the others:
         features: (n, d) last-layer features of the energy per atom. gradient_features: gradients
             with respect to all weights, projected at random. descriptors: means over the atoms.
@@ -72,6 +76,8 @@ class Evidence(NamedTuple):
     energies_per_atom: Any = None
     atomic_energies: Any = None
     force_deviation: Any = None
+    held_out_deviation: Any = None
+    held_out_error: Any = None
     spectra: Any = None
     regions: Any = None
     nodes: Any = None

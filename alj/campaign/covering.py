@@ -11,7 +11,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from alj import registry
 from alj.analysis.reduction_figures import covering_figure
 from alj.arrays import split_named
 from alj.campaign import datasets, evidence, models, patterns, replay
-from alj.campaign.evaluate import predict
+from alj.campaign.evaluate import Prediction, predict
 from alj.campaign.parts import fit_on
 from alj.campaign.reducing import Progress, rules_of
 from alj.campaign.store import FolderStore, claim, write_file
@@ -37,7 +37,9 @@ from alj.uncertainty.error_indicator import (
     QUESTIONABLE,
     UNKNOWN,
     accuracy_limit,
+    held_out_limit,
     judged,
+    size_aware_limit,
 )
 
 KEYS = ("seed", "precision", "data", "potential", "trainer", "esoinn", "reduce")
@@ -56,6 +58,9 @@ class Settings(NamedTuple):
     force_rmse: float | None
     predicted: int
     shares: tuple[float, float, float]
+    limit: str = "accuracy"
+    tolerance: float = 0.5
+    coverage: float = 0.9
 
 
 class Plan(NamedTuple):
@@ -85,6 +90,9 @@ def reduce_settings(
     force_rmse_eV_per_A: float | None = None,
     predicted: int = 20_000,
     shares: tuple[float, float, float] = (1.0, 3.0, 1.0),
+    limit: Literal["accuracy", "size_aware", "held_out"] = "accuracy",
+    tolerance_eV_per_A: float = 0.5,
+    coverage: float = 0.9,
 ) -> Settings:
     """How the kept part grows.
 
@@ -100,6 +108,11 @@ def reduce_settings(
         predicted: Structures of the rest that are predicted in a round, random ones.
         shares: Of unknown structures inside the classes of what is kept, on their boundaries, and
             far from them, where there are more than can be added.
+        limit: How δ is found: from the "accuracy", as published; "size_aware" takes what χ of so
+            many atoms stays below with 95 % at that accuracy; "held_out" the largest of which the
+            labels of what is predicted, and not trained on, say that what is known is right.
+        tolerance_eV_per_A: For held_out, the largest force error of a structure that is right.
+        coverage: For held_out, the share of the known structures that are to be right.
     """
     if not (0 < start <= most and add > 0 and predicted > 0):
         raise BadInput(
@@ -110,9 +123,14 @@ def reduce_settings(
         raise BadInput(f"shares: expected three numbers, not all 0, found {list(shares)}")
     if accuracy_eV_per_A is not None and accuracy_eV_per_A <= 0:
         raise BadInput(f"accuracy_eV_per_A: expected more than 0, found {accuracy_eV_per_A:g}")
+    if not (0 < coverage < 1 and tolerance_eV_per_A > 0):
+        raise BadInput(
+            "expected a coverage between 0 and 1 and a positive tolerance_eV_per_A; found "
+            f"{coverage:g} and {tolerance_eV_per_A:g}"
+        )
     return Settings(
         start, add, most, unknown_fraction, accuracy_eV_per_A, force_rmse_eV_per_A, predicted,
-        shares,
+        shares, limit, tolerance_eV_per_A, coverage,
     )  # fmt: skip
 
 
@@ -218,20 +236,24 @@ def _round(plan: Plan, index: int, kept: np.ndarray, spectra, folder: Path) -> d
     fitted = fit_on(made, trainer, train, kept, np.zeros(0, int))
     rest = np.setdiff1d(np.arange(datasets.count(made.pool)), kept)
     some = np.sort(rest[np.asarray(jax.random.permutation(draw, len(rest)))[: settings.predicted]])
-    chi = indicators(made.potential, fitted.params, datasets.select(made.pool, some))
-    delta = _limit(settings, fitted)
+    data = datasets.select(made.pool, some)
+    chi = indicators(made.potential, fitted.params, data)
+    model = models.model_of(made.potential, fitted.params, {"members": members(fitted.params)})
+    said = predict(model, data)
+    wrong = evidence.largest_errors(said.forces, data)
+    delta = _limits(settings, fitted, datasets.sizes(data), chi, wrong)
     level = judged(chi, delta)
-    row = {"round": index, "kept": len(kept), "predicted": len(some), "delta_eV_per_A": delta}
+    row = {"round": index, "kept": len(kept), "predicted": len(some)}
+    row["delta_eV_per_A"] = float(np.median(delta)) if len(delta) else 0.0
     for part, name in enumerate(NAMES):
         row[name] = float(np.mean(level == part)) if len(level) else 0.0
     row["between_2_and_3_delta"] = float(np.mean((chi > 2 * delta) & (chi <= 3 * delta)))
-    row |= _errors(plan, fitted.params, some, chi)
+    row |= _errors(said, data, chi)
     regions, chosen = _chosen(plan, learning, spectra, kept, some, chi, level)
     row |= regions
-    model = folder / "model"
     provenance = {"kept": len(kept), "round": index}
     models.save(
-        model, potential_config=plan.config["potential"], species=made.potential.species,
+        folder / "model", potential_config=plan.config["potential"], species=made.potential.species,
         params=fitted.params, precision=plan.config["precision"], provenance=provenance,
     )  # fmt: skip
     return {"row": row, "chosen": chosen}
@@ -243,24 +265,40 @@ def indicators(potential, params: Params, data: datasets.Dataset) -> np.ndarray:
     return evidence.gather(potential, params, data, datasets.empty(), needs).force_deviation
 
 
-def _limit(settings: Settings, fitted) -> float:
-    """δ = √(Σ a_i²) in eV/Å, with the target or with what each member has reached."""
+def _limits(settings: Settings, fitted, atoms, chi, wrong) -> np.ndarray:
+    """δ in eV/Å of every structure: √(Σ a_i²), with the target or with what each member has
+    reached; what χ stays below at that accuracy; or what the labels say, of largest errors `wrong`.
+    """
+    if settings.limit == "held_out":
+        known = np.isfinite(wrong)
+        if not len(chi):
+            return np.zeros(0)
+        if not known.any():
+            raise BadInput("reduce.limit: held_out asks labeled forces, found none; set accuracy")
+        found = held_out_limit(chi[known], wrong[known], settings.tolerance, settings.coverage)
+        return np.full(len(chi), found)
+    accuracies = _accuracies(settings, fitted)
+    if settings.limit == "size_aware":
+        mean = accuracy_limit(accuracies) / len(accuracies) ** 0.5
+        return size_aware_limit(mean, atoms, len(accuracies))
+    return np.full(len(chi), accuracy_limit(accuracies))
+
+
+def _accuracies(settings: Settings, fitted) -> list[float]:
+    """Force errors in eV/Å of the members: the target, or what each has reached."""
     if settings.accuracy is not None:
-        return accuracy_limit([settings.accuracy] * len(fitted.loss))
+        return [settings.accuracy] * len(fitted.loss)
     reached = np.asarray(fitted.error.forces, float)
     if not np.isfinite(reached).all():
         raise BadInput(
             "reduce.accuracy_eV_per_A: null takes the force errors of the members, but they train "
             "on no forces; give a number, or trainer.force_weight"
         )
-    return accuracy_limit(reached.tolist())
+    return reached.tolist()
 
 
-def _errors(plan: Plan, params: Params, some: np.ndarray, chi: np.ndarray) -> dict[str, float]:
+def _errors(found: Prediction, data: datasets.Dataset, chi: np.ndarray) -> dict[str, float]:
     """Errors of the mean on what was predicted, and how often χ is above the force error."""
-    made = plan.replay
-    data = datasets.select(made.pool, some)
-    found = predict(models.model_of(made.potential, params, {"members": members(params)}), data)
     wrong = np.sum((found.forces - data.forces) ** 2, axis=1) / 3.0
     each = np.sqrt(np.add.reduceat(wrong, data.offsets[:-1]) / datasets.sizes(data))
     energy = (found.energy - data.energy) / datasets.sizes(data)

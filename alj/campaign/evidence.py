@@ -9,6 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from alj.campaign import classes, datasets, scores
 from alj.campaign.datasets import Dataset
+from alj.campaign.evaluate import predict
+from alj.campaign.models import model_of
 from alj.campaign.values import VALUES, of_data
 from alj.potentials.combine import energy_and_forces, member_energies_and_forces, members
 from alj.potentials.disagreement import largest_deviation
@@ -30,13 +32,14 @@ def gather(
     *,
     information: scores.Information | None = None,
     network: classes.Map | None = None,
+    held_out: Dataset | None = None,
     **given,
 ) -> Evidence:
     """The evidence of a pool that `needs` names; `given` are fields that the caller already has.
 
     `params` are those of a committee of `potential`; `known` is the training set, `information`
     what it says of the last weights, where this has been summed already, and `network` its classes,
-    where these have been learned already.
+    where these have been learned already; `held_out` are labels that nothing is trained on.
     """
     wanted = set(needs) - set(given)
     fields = dict(given)
@@ -60,6 +63,10 @@ def gather(
     if "force_deviation" in wanted:
         found = by_structure(_deviations, potential, params, pool, potential.cutoff)
         fields["force_deviation"] = found.reshape(-1)
+    if held_out is not None and wanted & {"held_out_deviation", "held_out_error"}:
+        labeled = datasets.select(held_out, np.flatnonzero(_with_forces(held_out)))
+        found = deviations_and_errors(potential, params, labeled)
+        fields["held_out_deviation"], fields["held_out_error"] = found
     fields |= classes.evidence_of(pool, known, wanted, network)
     for name, data in (("descriptors", pool), ("known_descriptors", known)):
         if name in wanted:
@@ -75,6 +82,31 @@ def gather(
             fields[name] = np.where(there, found, np.nan)
     fields |= of_data(pool, wanted & set(VALUES))
     return Evidence(**{name: fields[name] for name in fields if name in Evidence._fields})
+
+
+def deviations_and_errors(
+    potential: Potential, params: Params, data: Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every structure χ, and the largest error of the mean force on an atom, both in eV/Å.
+
+    The latter is NaN where not all forces are labeled.
+    """
+    if not datasets.count(data):
+        return np.zeros(0), np.zeros(0)
+    deviations = by_structure(_deviations, potential, params, data, potential.cutoff).reshape(-1)
+    answer = predict(model_of(potential, params, {"members": members(params)}), data)
+    return deviations, largest_errors(answer.forces, data)
+
+
+def largest_errors(forces: np.ndarray, data: Dataset) -> np.ndarray:
+    """The largest error of a force on an atom of every structure, eV/Å; NaN without a label."""
+    wrong = np.linalg.norm(forces - data.forces, axis=1)
+    return np.maximum.reduceat(wrong, data.offsets[:-1]) if len(wrong) else np.zeros(0)
+
+
+def _with_forces(data: Dataset) -> np.ndarray:
+    """Of which structures all forces are labeled."""
+    return np.isfinite(largest_errors(np.zeros_like(data.forces), data))
 
 
 def member_energies(potential: Potential, params: Params, data: Dataset) -> np.ndarray:

@@ -160,6 +160,11 @@ def make_plan(config: dict) -> Plan:
         make_walks(spec, mean, f"sampler[{i}]") for i, spec in enumerate(config["sampler"])
     )
     selector = registry.build(SELECTORS, config["selector"], where="selector")
+    if "held_out_error" in selector.needs and not data.held_out_fraction:
+        raise BadInput(
+            "selector.limit: held_out asks labels that nothing is trained on, and there are none; "
+            "set data.held_out_fraction, such as 0.2"
+        )
     return Plan(
         config=config,
         key=key,

@@ -36,12 +36,14 @@ class Pool(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Who chooses: the committee that a round begins with, and what it has learned from."""
+    """Who chooses: the committee that a round begins with, what it has learned from, and labels
+    that it never learns from."""
 
     round: int
     params: Any
     data: Dataset
     network: Any = None
+    held_out: Dataset | None = None
 
 
 def add_frames(pool: Pool, frames, walks: Walks, number: int, report: dict) -> None:
@@ -117,6 +119,7 @@ def choose(
         asked.data,
         plan.selector.needs,
         network=asked.network,
+        held_out=asked.held_out,
         energies=np.asarray(pool.energies)[open_],
         samplers=np.asarray(pool.samplers)[open_],
         walks=np.asarray(pool.walks)[open_],

@@ -79,7 +79,8 @@ def propose(
     entries = (plan.boot,) if state.params is None else plan.walks
     params = _walking(state, plan)
     pool, count = Pool.empty(), _count(plan, state.data)
-    asked = Asked(state.round, state.params, state.data, state.memory.get("classes"))
+    held_out = state.memory.get("held_out", datasets.empty())
+    asked = Asked(state.round, state.params, state.data, state.memory.get("classes"), held_out)
     report: dict = {"acceptance": {}, "ladder": []}
     chosen: list[int] = []
     for number, walks in enumerate(entries):

@@ -55,3 +55,45 @@ def expected_largest(
     count = np.maximum(np.asarray(atoms), 1) * (1 if members == 2 else members)
     width = accuracy * math.sqrt(1.0 - 1.0 / members)
     return np.asarray(width * scipy.stats.chi.ppf(quantile ** (1 / count), 3))
+
+
+def held_out_limit(
+    indicators: Float[np.ndarray, " structures"],
+    errors: Float[np.ndarray, " structures"],
+    tolerance_eV_per_A: float,
+    coverage: float = 0.9,
+) -> float:
+    """The largest δ of which held-out labels say: of those with χ ≤ δ, enough err little.
+
+    `errors` are the largest force errors of structures that nothing was trained on; `coverage` of
+    those that count as known shall lie below the tolerance. Of n known ones a share of at least
+    (n + 1) / n of it is asked for, as in conformal prediction. 0 where no δ does.
+
+    >>> held_out_limit(np.arange(1.0, 21.0), np.arange(1.0, 21.0), 15.0, 0.75)
+    19.0
+
+    Raises:
+        BadInput: arrays of different length, or none.
+    """
+    chi, found = np.asarray(indicators, float), np.asarray(errors, float)
+    if chi.shape != found.shape or chi.ndim != 1 or len(chi) == 0:
+        raise BadInput(
+            f"held-out limit: expected one error for each indicator, found {found.shape} and "
+            f"{chi.shape}"
+        )
+    order = np.argsort(chi, kind="stable")
+    below = np.cumsum(found[order] <= tolerance_eV_per_A)
+    counts = np.arange(1, len(chi) + 1)
+    good = np.flatnonzero((below >= np.ceil((counts + 1) * coverage)) & np.isfinite(chi[order]))
+    return float(chi[order][good[-1]]) if len(good) else 0.0
+
+
+def fewest_held_out(coverage: float) -> int:
+    """How many held-out structures it takes before any limit has this coverage.
+
+    >>> fewest_held_out(0.9), fewest_held_out(0.75)
+    (9, 3)
+    """
+    if not 0 < coverage < 1:
+        raise BadInput(f"coverage: expected a number between 0 and 1, found {coverage}")
+    return math.ceil(round(coverage / (1.0 - coverage), 9))

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from alj.potentials.disagreement import expected_largest
+from alj.potentials.disagreement import expected_largest, fewest_held_out, held_out_limit
 from alj.selection.esoinn_queries import BOUNDARY, FAR, INSIDE
 from alj.selection.shares import padded
 from alj.types import BadInput, Evidence, Key, Selector
@@ -35,9 +35,11 @@ def esoinn_quota(
     *,
     count: int = 1000,
     limit_eV_per_A: float = 0.18,
-    limit: Literal["given", "size_aware"] = "given",
+    limit: Literal["given", "size_aware", "held_out"] = "given",
     accuracy_eV_per_A: float = 0.13,
     nearest: int = 2,
+    tolerance_eV_per_A: float = 0.5,
+    coverage: float = 0.9,
     inside_share: float = 1.0,
     boundary_share: float = 3.0,
     far_share: float = 1.0,
@@ -52,9 +54,13 @@ def esoinn_quota(
         limit_eV_per_A: The limit δ of the error indicator: below it a structure is known, above
             twice as much unknown.
         limit: "given" takes that for all sizes, as published; "size_aware" what χ of so many atoms
-            stays below with 95 % where networks are as accurate as they should be.
+            stays below with 95 % where networks are as accurate as they should be; "held_out" the
+            largest of which the labels of data.held_out_fraction say that what is known is right,
+            and that given while they are too few to say anything.
         accuracy_eV_per_A: What size_aware takes as the accuracy of the force components.
         nearest: Networks that answer together, for size_aware.
+        tolerance_eV_per_A: For held_out, the largest force error of a structure that is right.
+        coverage: For held_out, the share of the known structures that are to be right.
         inside_share: Weight of structures like those known.
         boundary_share: Weight of those at the boundary of what is known.
         far_share: Weight of those far from it.
@@ -73,15 +79,36 @@ def esoinn_quota(
             "esoinn_quota: expected shares of at least 0, not all 0, and a positive limit; found "
             f"{shares} and {limit_eV_per_A}"
         )
-    if limit == "size_aware":
-        expected_largest(accuracy_eV_per_A, 3, nearest)
+    expected_largest(accuracy_eV_per_A, 3, nearest)
+    if not tolerance_eV_per_A > 0:
+        raise BadInput(f"tolerance_eV_per_A: expected more than 0, found {tolerance_eV_per_A:g}")
+    fewest = fewest_held_out(coverage)
+
+    def limits(evidence: Evidence) -> np.ndarray:
+        """δ of every candidate in eV/Å."""
+        atoms = np.sum(evidence.species > 0, axis=1)
+        if limit == "size_aware":
+            return expected_largest(accuracy_eV_per_A, atoms, nearest)
+        found = limit_eV_per_A
+        if limit == "held_out":
+            if evidence.held_out_deviation is None:
+                raise BadInput(
+                    "esoinn_quota: limit: held_out needs labels that nothing is trained on, which "
+                    "only a campaign with data.held_out_fraction has; set limit: given"
+                )
+            if len(evidence.held_out_deviation) >= fewest:
+                found = held_out_limit(
+                    evidence.held_out_deviation,
+                    evidence.held_out_error,
+                    tolerance_eV_per_A,
+                    coverage,
+                )
+        return np.full(len(atoms), found)
 
     def levels(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Masks of unknown and questionable candidates, and of those set aside."""
         chi, atoms = np.asarray(evidence.force_deviation), np.sum(evidence.species > 0, axis=1)
-        delta = np.full(len(chi), limit_eV_per_A)
-        if limit == "size_aware":
-            delta = expected_largest(accuracy_eV_per_A, atoms, nearest)
+        delta = limits(evidence)
         aside = ~np.isfinite(chi) | (np.asarray(evidence.closest_radii) < closest_radii)
         if energy_window_eV_per_atom is not None:
             aside |= _outlying(evidence, atoms, energy_window_eV_per_atom)
@@ -105,7 +132,7 @@ def esoinn_quota(
             "unknown": float(unknown.sum() / total),
             "set_aside": int(aside.sum()),
             "broken": int((~np.isfinite(chi)).sum()),
-            "limit_eV_per_A": limit_eV_per_A,
+            "limit_eV_per_A": float(np.median(limits(evidence))),
         }
         finite = chi[np.isfinite(chi)]
         quantiles = np.quantile(finite, QUANTILES).tolist() if len(finite) else []
@@ -115,7 +142,8 @@ def esoinn_quota(
         return found
 
     needs = ("force_deviation", "regions", "nodes", "spectra", "closest_radii", "species")
-    return Selector(choose, (*needs, "energies"), count, report, judges_stopped=True)
+    labels = ("held_out_deviation", "held_out_error") if limit == "held_out" else ()
+    return Selector(choose, (*needs, *labels, "energies"), count, report, judges_stopped=True)
 
 
 def quotas(available: tuple[int, ...], count: int, shares: tuple[float, ...]) -> list[int]:

@@ -10,7 +10,9 @@ of 0.13 eV/Å give 0.18. These are classes of their own, not the trust levels of
 Two things that eq. 16 does not say. The mean of m members has the variance Σσ²/m², not Σσ²; and the
 maximum over atoms grows with their number, so that a model which is exactly as good as it should be
 is less often "known" the larger the structure is. Hence two other limits: `size_aware_limit`, and
-`held_out_limit`, which asks labels that nothing was trained on. Eq. 16 is the default.
+`held_out_limit`, which asks labels that nothing was trained on. Eq. 16 is the default; the others
+are settings (`limit`) of `selection.esoinn_quota`, of `alj reduce` and, by size, of
+`sampling.temperature_parallel`.
 """
 
 import math
@@ -20,8 +22,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alj.potentials.combine import member_energies_and_forces
-from alj.potentials.disagreement import expected_largest, largest_deviation
+from alj.potentials.disagreement import expected_largest, held_out_limit, largest_deviation
 from alj.types import BadInput, Context, Neighbors, Potential, Structure
+
+__all__ = [
+    "BROKEN",
+    "KNOWN",
+    "NAMES",
+    "QUESTIONABLE",
+    "UNKNOWN",
+    "accuracy_limit",
+    "error_indicator",
+    "held_out_limit",
+    "judged",
+    "size_aware_limit",
+]
 
 KNOWN, QUESTIONABLE, UNKNOWN, BROKEN = 0, 1, 2, 3
 NAMES = ("known", "questionable", "unknown", "broken")
@@ -61,37 +76,6 @@ def size_aware_limit(
         BadInput: fewer than two members, or a probability that is none.
     """
     return np.asarray(expected_largest(accuracy_eV_per_A, atoms, members, quantile))
-
-
-def held_out_limit(
-    indicators: Float[np.ndarray, " structures"],
-    errors: Float[np.ndarray, " structures"],
-    tolerance_eV_per_A: float,
-    coverage: float = 0.9,
-) -> float:
-    """The largest δ of which held-out labels say: of those with χ ≤ δ, enough err little.
-
-    `errors` are the largest force errors of structures that nothing was trained on; `coverage` of
-    those that count as known shall lie below the tolerance. Of n known ones a share of at least
-    (n + 1) / n of it is asked for, as in conformal prediction. 0 where no δ does.
-
-    >>> held_out_limit(np.arange(1.0, 21.0), np.arange(1.0, 21.0), 15.0, 0.75)
-    19.0
-
-    Raises:
-        BadInput: arrays of different length, or none.
-    """
-    chi, found = np.asarray(indicators, float), np.asarray(errors, float)
-    if chi.shape != found.shape or chi.ndim != 1 or len(chi) == 0:
-        raise BadInput(
-            f"held-out limit: expected one error for each indicator, found {found.shape} and "
-            f"{chi.shape}"
-        )
-    order = np.argsort(chi, kind="stable")
-    below = np.cumsum(found[order] <= tolerance_eV_per_A)
-    counts = np.arange(1, len(chi) + 1)
-    good = np.flatnonzero((below >= np.ceil((counts + 1) * coverage)) & np.isfinite(chi[order]))
-    return float(chi[order][good[-1]]) if len(good) else 0.0
 
 
 def judged(

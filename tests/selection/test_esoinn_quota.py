@@ -101,8 +101,32 @@ def test_a_size_aware_limit_grows_with_the_number_of_atoms():
     assert set(picked(found, 2, questionable=False)) == {0, 1}
 
 
+def test_a_held_out_limit_is_what_labels_say_once_there_are_enough():
+    """χ of held-out structures is a tenth of their errors: 50 of them are right, up to χ 0.05."""
+    chi = np.linspace(0.001, 0.1, 100)
+    labels = {"held_out_deviation": chi, "held_out_error": 10.0 * chi}
+    candidates = ([0.04, 0.058, 0.2], [BOUNDARY] * 3)
+    selector = esoinn_quota(limit="held_out", tolerance_eV_per_A=0.505, coverage=0.9)
+    assert {"held_out_deviation", "held_out_error"} <= set(selector.needs)
+    report = selector.report(evidence(*candidates, **labels))
+    # 50 right ones are at least 90 % of 54
+    assert report["limit_eV_per_A"] == pytest.approx(0.054)
+    assert report["known"] == report["questionable"] == report["unknown"] == pytest.approx(1 / 3)
+    few = {name: values[:8] for name, values in labels.items()}
+    report = selector.report(evidence(*candidates, **few))
+    assert report["limit_eV_per_A"] == 0.18
+    with pytest.raises(
+        BadInput, match=r"needs labels that nothing is trained on.*held_out_fraction"
+    ):
+        selector.report(evidence(*candidates))
+
+
 def test_settings_out_of_range_are_refused():
     with pytest.raises(BadInput, match="positive limit"):
         esoinn_quota(limit_eV_per_A=0.0)
     with pytest.raises(BadInput, match="not all 0"):
         esoinn_quota(inside_share=0.0, boundary_share=0.0, far_share=0.0)
+    with pytest.raises(BadInput, match="coverage: expected a number between 0 and 1"):
+        esoinn_quota(coverage=1.0)
+    with pytest.raises(BadInput, match="tolerance_eV_per_A: expected more than 0"):
+        esoinn_quota(tolerance_eV_per_A=0.0)
