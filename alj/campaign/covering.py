@@ -243,7 +243,7 @@ def _round(plan: Plan, index: int, kept: np.ndarray, spectra, folder: Path) -> d
     wrong = evidence.largest_errors(said.forces, data)
     delta = _limits(settings, fitted, datasets.sizes(data), chi, wrong)
     level = judged(chi, delta)
-    row = {"round": index, "kept": len(kept), "predicted": len(some)}
+    row: dict[str, Any] = {"round": index, "kept": len(kept), "predicted": len(some)}
     row["delta_eV_per_A"] = float(np.median(delta)) if len(delta) else 0.0
     for part, name in enumerate(NAMES):
         row[name] = float(np.mean(level == part)) if len(level) else 0.0
