@@ -88,7 +88,7 @@ def ani(
         of = jnp.stack([env.species == z for z in species], axis=1)
         return ByElement(descriptor.function(env), of)
 
-    def network(params, kind, x):
+    def network(kind, params, x):
         constants, body = params["constants"], params["body"]
         if normalize:
             x = (x - constants["mean"][kind][None]) / constants["std"][kind][None]
@@ -97,11 +97,11 @@ def ani(
         output = x @ params["readout"]["weights"][kind] + body["bias"][kind]
         return constants["scale"][kind] * output + constants["shift"][kind]
 
+    networks = [partial(network, kind) for kind in range(len(species))]
+
     def evaluate(params, description):
         params = jax.tree.map(lambda leaf: leaf.astype(description.inputs.dtype), params)
-        return by_element(
-            description, [partial(network, params, kind) for kind in range(len(species))]
-        )
+        return by_element(description, networks, params)
 
     @jax.jit
     def prepare(params, batches):

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
 from alj.geometry.neighbors import compact
+from alj.types import Params
 
 
 class ByElement(NamedTuple):
@@ -31,19 +33,23 @@ class ByElement(NamedTuple):
 
 def by_element(
     description: ByElement,
-    functions: list[Callable[[Float[Array, "rows inputs"]], Float[Array, " rows"]]],
+    functions: list[Callable[[Params, Float[Array, "rows inputs"]], Float[Array, " rows"]]],
+    params: Params,
 ) -> Float[Array, " atoms"]:
-    """The function of its element for each atom, 0 for atoms of none."""
+    """The function of its element for each atom, 0 for atoms of none.
+
+    Functions of `(params, inputs)`; what else they use must not be differentiated.
+    """
     inputs, of, rows = description
     total = jnp.zeros(inputs.shape[0], inputs.dtype)
     for kind, function in enumerate(functions):
         if rows:
-            found = function(inputs.at[rows[kind]].get(mode="fill", fill_value=0.0))
+            found = function(params, inputs.at[rows[kind]].get(mode="fill", fill_value=0.0))
             total = total.at[rows[kind]].add(found, mode="drop")
         elif len(functions) == 1:
-            total = jnp.where(of[:, 0], function(inputs), 0.0)
+            total = jnp.where(of[:, 0], function(params, inputs), 0.0)
         else:
-            total = total + _of_some(function, inputs, of[:, kind])
+            total = total + _of_some(function, params, inputs, of[:, kind])
     return total
 
 
@@ -104,30 +110,68 @@ def _is_by_element(node):
     return isinstance(node, ByElement)
 
 
-def _of_some(function, inputs, mask):
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_some(function, params, inputs, mask):
     """`function` (one number a row) of the rows of a mask, 0 elsewhere.
 
     The rows are gathered, in a number chosen among a few while the program runs: the smallest that
     holds them all. Computing every element's network for every atom would cost as many times.
     """
+    return _switched(function, params, inputs, mask)
+
+
+@partial(_of_some.defjvp, symbolic_zeros=True)
+def _moved(function, primals, tangents):
+    """Where only the inputs move, their slopes come from the same branch.
+
+    Else every branch of the forward pass would hand over what the backward pass of any needs:
+    zeros, most of it, which cost more than the networks.
+    """
+    params, inputs, mask = primals
+    of_params, of_inputs, _ = tangents
+    if all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(of_params)):
+        slopes_too = partial(_with_slopes, function)
+        found, slopes = _switched(slopes_too, params, inputs, mask)
+        if isinstance(of_inputs, SymbolicZero):
+            return found, jnp.zeros_like(found)
+        return found, jnp.sum(slopes * of_inputs, axis=1)
+    moves = jax.tree.map(_instantiated, (params, inputs), (of_params, of_inputs))
+    return jax.jvp(lambda *x: _switched(function, *x, mask), (params, inputs), moves)
+
+
+def _with_slopes(function, params, inputs):
+    """Values (rows,) and slopes (rows, inputs): a row's value depends on that row only."""
+    found, back = jax.vjp(lambda x: function(params, x), inputs)
+    return found, back(jnp.ones_like(found))[0]
+
+
+def _instantiated(primal, tangent):
+    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
+
+
+def _switched(function, params, inputs, mask):
+    """What `function` gives for the rows of a mask, with their number chosen while this runs."""
     atoms = inputs.shape[0]
     sizes = sorted({-(-atoms * share // 8) for share in _EIGHTHS})
     count = jnp.cumsum(mask, dtype=jnp.int32)
 
-    def some(size, inputs):
-        rows = compact(mask[None], size)[0][0]
-        found = function(inputs.at[rows].get(mode="fill", fill_value=0.0))
-        return jnp.where(mask, found.at[count - 1].get(mode="clip"), 0.0)
+    def masked(found):
+        return jnp.where(mask.reshape(-1, *[1] * (found.ndim - 1)), found, 0.0)
 
-    def everything(inputs):
-        return jnp.where(mask, function(inputs), 0.0)
+    def some(size, params, inputs):
+        rows = compact(mask[None], size)[0][0]
+        found = function(params, inputs.at[rows].get(mode="fill", fill_value=0.0))
+        return jax.tree.map(lambda leaf: masked(leaf.at[count - 1].get(mode="clip")), found)
+
+    def everything(params, inputs):
+        return jax.tree.map(masked, function(params, inputs))
 
     branches = [*(partial(some, size) for size in sizes[:-1]), everything]
     if len(branches) == 1:
-        return everything(inputs)
+        return everything(params, inputs)
     most = largest(count[-1])
     chosen = jnp.sum(most > jnp.asarray(sizes[:-1], jnp.int32), dtype=jnp.int32)
-    return jax.lax.switch(chosen, branches, inputs)
+    return jax.lax.switch(chosen, branches, params, inputs)
 
 
 _EIGHTHS = (1, 3, 6, 8)

@@ -90,17 +90,20 @@ def gaussian_process(
     def describe(env):
         return ByElement(spectra(env), one_hot(about, env.species, bool))
 
+    def energies_of(kind, inducing_and_weights, spectra):
+        inducing, weights = inducing_and_weights
+        return (spectra @ inducing[kind].T) ** zeta @ weights[kind]
+
+    functions = [partial(energies_of, kind) for kind in range(len(species))]
+
     def evaluate(params, description):
         dtype = description.inputs.dtype
         constants = jax.tree.map(lambda leaf: leaf.astype(dtype), params["constants"])
         weights = _weights(kernel, params).astype(dtype)
 
-        def of(kind, spectra):
-            return (spectra @ constants["inducing"][kind].T) ** zeta @ weights[kind]
-
         kinds = description.of.astype(dtype)
-        functions = [partial(of, kind) for kind in range(len(species))]
-        return by_element(description, functions) + kinds @ constants["shift"]
+        energies = by_element(description, functions, (constants["inducing"], weights))
+        return energies + kinds @ constants["shift"]
 
     @jax.jit
     def prepare(params, batches):
