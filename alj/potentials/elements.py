@@ -136,7 +136,7 @@ def _moved(function, primals, tangents):
             return found, jnp.zeros_like(found)
         return found, jnp.sum(slopes * of_inputs, axis=1)
     moves = jax.tree.map(_instantiated, (params, inputs), (of_params, of_inputs))
-    return jax.jvp(lambda *x: _switched(function, *x, mask), (params, inputs), moves)
+    return jax.jvp(lambda p, x: _switched(function, p, x, mask), (params, inputs), moves)
 
 
 def _with_slopes(function, params, inputs):
