@@ -105,6 +105,7 @@ def test_small_moves_do_not_compile_and_crowds_do_not_overflow(folder):
     assert crowded == pytest.approx(_fresh(folder, atoms), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_table_is_kept_until_an_atom_has_moved_by_half_the_skin(folder):
     calculator = load(folder)
     atoms, rng = atoms_of(1, calculator), np.random.default_rng(3)

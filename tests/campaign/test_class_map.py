@@ -9,6 +9,7 @@ from alj.campaign.classes import spectra
 from alj.types import BadInput
 
 
+@pytest.mark.slow
 def test_structures_of_one_class_are_alike_and_nodes_lie_among_them():
     data = clusters()
     found = layer(learned(), data)

@@ -120,6 +120,7 @@ def fitted():
     return parts, [taught(jax.random.key(3), *given) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_training_touches_only_the_networks_there_are_and_is_reproducible(fitted):
     _, ((one, now), (other, _)) = fitted
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
@@ -132,6 +133,7 @@ def test_training_touches_only_the_networks_there_are_and_is_reproducible(fitted
     assert leaf.shape[:2] == (2, 6)
 
 
+@pytest.mark.slow
 def test_members_answer_with_the_networks_that_the_structure_trained(fitted):
     """What the campaign trains on the host and what a walk looks up are the same networks."""
     parts, ((one, now), _) = fitted

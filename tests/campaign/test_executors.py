@@ -68,6 +68,7 @@ def pool(request):
     executor.close()
 
 
+@pytest.mark.slow
 def test_killed_workers_take_nothing_along(tmp_path, pool):
     """A structure that always kills is a crash; what would have died along with it is labeled."""
     xs = [1.0, -3.0, 2.0, 3.0, -1.0, 4.0, -4.0]
@@ -117,11 +118,13 @@ def test_limits_and_crashes_are_told_apart(tmp_path, pool):
     assert "the last words of the engine" in answers[4].log_tail
 
 
+@pytest.mark.slow
 def test_a_crash_among_structures_labeled_together_is_one_structure_s(tmp_path, pool):
     answers = collected(pool.run(Blocks(tmp_path), [point(x) for x in (1.0, -8.0, 2.0)]))
     assert (answers[0].energy, answers[1].kind, answers[2].energy) == (1.0, "crash", 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [{"workers": 1, "memory_GB": 0.6}], indirect=True)
 def test_a_label_is_not_blamed_for_what_others_leaked(tmp_path, pool):
     """160 MB each: the process is replaced, and every label comes out."""
@@ -129,6 +132,7 @@ def test_a_label_is_not_blamed_for_what_others_leaked(tmp_path, pool):
     assert [float(answers[i].energy) for i in range(6)] == [196.0] * 6
 
 
+@pytest.mark.slow
 def test_a_torn_record_hides_none_behind_it(tmp_path, monkeypatch, pool):
     """Whoever appends after a killed process does so where the last whole record ends."""
     mend, mended = journal.mend, []

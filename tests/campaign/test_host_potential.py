@@ -46,6 +46,7 @@ def asked(potential, structure):
     return combine.energy_forces_stress(potential, params, structure, table)
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_potential_does_that_the_engine_stands_for():
     host = host_potential(build_labeler("lennard_jones")).potential
     for structure in (argon(1), argon(2)):

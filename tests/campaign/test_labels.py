@@ -161,6 +161,7 @@ def test_a_ledger_refuses_labels_of_another_reference(tmp_path):
         assert sorted(ledger.conventions()) == ["another", "spring"]
 
 
+@pytest.mark.slow
 def test_the_driver_is_killed_and_nothing_finished_is_computed_twice(tmp_path, monkeypatch):
     """Workers write down what they finish before the driver knows."""
     code = f"""

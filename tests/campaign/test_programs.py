@@ -54,18 +54,21 @@ def ours(programs: collections.Counter) -> dict[str, int]:
     return {name: n for name, n in programs.items() if name.startswith("jit(_")}
 
 
+@pytest.mark.slow
 def test_each_program_is_compiled_a_handful_of_times(watched):
     assert "jit(_scanned)" in watched.programs[0], "nothing was counted"
     total = ours(sum(watched.programs, collections.Counter()))
     assert max(total.values()) <= HANDFUL, total
 
 
+@pytest.mark.slow
 def test_rounds_of_the_same_shapes_compile_nothing(watched):
     later = watched.programs[2:ROUNDS]
     # not even one to move an array of a new size: each would stay in memory
     assert [dict(programs) for programs in later] == [{}] * len(later)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 def test_memory_stays_flat(watched):
     first, *_, last = watched.memory_MB[3:]

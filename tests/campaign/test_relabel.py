@@ -153,6 +153,7 @@ def marked(folder):
         return hashlib.sha256(store.path("003/state").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_labels_ahead_of_the_round_change_nothing_but_the_time(tmp_path, monkeypatch):
     """Structures of one sampler are labeled while the next one walks, to the same bits."""
     ahead, early = [], []

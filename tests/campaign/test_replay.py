@@ -52,6 +52,7 @@ def paths(pool, tmp_path_factory):
     return plan, folder, reports
 
 
+@pytest.mark.slow
 def test_sets_grow_from_the_same_start(paths):
     plan, _, reports = paths
     assert rounds_of(plan.settings) == [10, 14, 16]
@@ -69,6 +70,7 @@ def test_sets_grow_from_the_same_start(paths):
     assert set(reports["disputed"][1][0]["correlation"]) == {"qs1"}
 
 
+@pytest.mark.slow
 def test_a_path_goes_on_where_it_was(paths):
     plan, folder, reports = paths
     with FolderStore(folder / "paths" / "greedy-1") as store:
@@ -77,6 +79,7 @@ def test_a_path_goes_on_where_it_was(paths):
     assert again[-1]["errors"] == reports["greedy"][1][-1]["errors"]
 
 
+@pytest.mark.slow
 def test_tables_and_figures(paths):
     plan, folder, reports = paths
     write(plan, folder, reports)
@@ -147,6 +150,7 @@ def test_bad_configurations(pool, change, match):
         make_plan(configuration.override_one(config(pool), change, KEYS))
 
 
+@pytest.mark.slow
 def test_changed_settings_of_a_selector_are_refused(paths):
     plan, folder, _ = paths
     other = {**plan.config, "selectors": {**plan.config["selectors"], "greedy": {"name": "qs1"}}}

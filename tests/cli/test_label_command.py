@@ -49,6 +49,7 @@ def test_failures_stay_with_their_reasons_and_can_be_tried_again(alj, tmp_path, 
     assert "label_failure=bad_input" in (tmp_path / "out.extxyz").read_text()
 
 
+@pytest.mark.slow
 def test_sections_of_a_configuration_serve_as_well(alj, tmp_path):
     ase.io.write(tmp_path / "in.extxyz", beads(3))
     (tmp_path / "config.yaml").write_text(

@@ -105,6 +105,7 @@ def test_the_same_path_as_ase_s():
     assert apart == pytest.approx(np.zeros_like(apart), abs=1e-7)
 
 
+@pytest.mark.slow
 def test_constant_pressure_conserves_what_it_should():
     atoms = crystal()
     model = argon(cutoff_A=CUTOFF)

@@ -48,6 +48,7 @@ def doubted(potential, params, i):
     return jax.jit(potential.variances)(params, s, table(s, 3.9, CAPACITY))
 
 
+@pytest.mark.slow
 def test_with_every_surrounding_inducing_and_no_noise_it_interpolates():
     potential, params = trained(range(6), energy_noise_eV=1e-7)
     found = [told(potential, params, i) for i in range(6)]
@@ -56,6 +57,7 @@ def test_with_every_surrounding_inducing_and_no_noise_it_interpolates():
     assert max(abs(told(potential, params, i) - e) for i, e in enumerate(ENERGIES)) > 0.1
 
 
+@pytest.mark.slow
 def test_doubt_shrinks_with_data_and_is_the_priors_without_any():
     potential, whole = trained(range(6), energy_noise_eV=1e-3)
     # The same inducing points: what shrinks is what labels have taught.
@@ -132,6 +134,7 @@ def test_inducing_points_are_different_and_their_own(choose):
     assert len({places[0] for places in picked}) == wanted
 
 
+@pytest.mark.slow
 def test_its_doubt_is_evidence():
     """For selectors of committees, of one model alone; and Fisher scores by the same rows."""
     potential, params = trained(range(4))

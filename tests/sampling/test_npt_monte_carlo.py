@@ -110,6 +110,7 @@ def test_one_atom_among_its_images_has_the_volumes_of_an_integral(engine):
     assert exact.pvalue > 1e-3
 
 
+@pytest.mark.slow
 @LAWS
 def test_no_volume_move_brings_images_closer_than_the_minimum(engine):
     """An ideal atom that keeps 4 Å from its images: P(V) ∝ V exp(-β p V) above 64 Å^3."""

@@ -43,6 +43,7 @@ def walked(one, params, begin=None, dynamics=BRIEF, **settings):
     return run(stepper, jax.random.key(2), state, context, steps=sampler.steps)[1]
 
 
+@pytest.mark.slow
 def test_the_ladder_is_geometric_and_the_indicator_that_of_the_frame(several):
     one, params = several
     frames = walked(one, params, lowest_K=100.0, highest_K=400.0, limit_eV_per_A=None)

@@ -118,6 +118,7 @@ def forced():
     return levenberg_marquardt(POTENTIAL, steps=30, members=2, force_weight=1.0, damping=0.5)
 
 
+@pytest.mark.slow
 def test_forces_improve_forces():
     """Eight structures with forces against the same eight with energies, on unseen structures."""
     train, unseen = take(BATCH, list(range(8))), toy_batch(14, seed=7)
