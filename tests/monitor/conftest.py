@@ -142,7 +142,7 @@ def tab(chromium):
     """A page that fails its test where the console tells an error or anybody else is asked."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page, wrong = context.new_page(), []
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: (wrong.append("a script of the data ran"), dialog.dismiss()))

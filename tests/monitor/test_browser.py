@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from monitor.browsing import (
 )
 from monitor.conftest import NASTY, add_event, made_by_hand, round_event
 
-from alj.campaign import map_file
+from alj.campaign import events, map_file
 from alj.monitor import views
 from alj.monitor.pages import write_report
 
@@ -258,6 +259,7 @@ def test_a_run_that_goes_on_pauses_and_vanishes(tab, tmp_path):
 
 
 def test_a_campaign_is_watched_from_its_beginning_to_its_end(tab, tmp_path):
+    """It stands still while it is looked at, so that no machine is too slow for the test."""
     from campaign.test_loop import CONFIG
 
     folder = tmp_path / "runs" / "argon"
@@ -268,21 +270,27 @@ def test_a_campaign_is_watched_from_its_beginning_to_its_end(tab, tmp_path):
     command = [sys.executable, "-c", SERVE, "run", str(config), "--out", str(folder), "--quiet"]
     process = subprocess.Popen(command, env=environment)
     try:
-        while not (folder / "events.jsonl").exists() and process.poll() is None:
-            time.sleep(0.2)
+        while not events.rounds_told(folder):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        labels = views.overview(folder)["labels"]
         with watched(tab, folder.parent) as (address, _):
             opened(tab, address, "overview", "argon")
             tab.wait_for_selector("#state .running")
-            until(tab, "document.querySelector('#labels-done').innerText === '6'", seconds=400)
+            assert text(tab, "#labels-done") == str(labels)
             for name in views.PAGES:
                 opened(tab, address, name, "argon")
             opened(tab, address, "overview", "argon")
+            process.send_signal(signal.SIGCONT)
             tab.wait_for_selector("#state .finished", timeout=400_000)
             assert text(tab, "#labels-done") == "15"
             opened(tab, address, "map", "argon")
-            until(tab, "document.querySelector('#map-count').innerText === '15 structures'")
+            # The last map is drawn when everything else is finished, with all its projections.
+            count = "document.querySelector('#map-count').innerText"
+            until(tab, f"{count} === '15 structures'", seconds=200)
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
 
 
