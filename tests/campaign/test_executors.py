@@ -101,7 +101,7 @@ def test_killed_workers_take_nothing_along(tmp_path, pool):
 
 @pytest.mark.parametrize(
     "pool",
-    [{"workers": 1, "labels_per_task": 4, "timeout_seconds": 5.0, "memory_GB": 0.6}],
+    [{"workers": 1, "labels_per_task": 4, "timeout_seconds": 15.0, "memory_GB": 0.6}],
     indirect=True,
 )
 def test_limits_and_crashes_are_told_apart(tmp_path, pool):

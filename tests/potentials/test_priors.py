@@ -117,7 +117,7 @@ def test_described_once_equals_anew():
         return [predict_batch(BOTH, ALL, PARAMS[0], batch, way) for way in (described, None)]
 
     once, anew = both_ways(BATCH, described)
-    for mine, theirs in zip(once, anew, strict=True):
+    for mine, theirs in zip(jax.tree.leaves(once), jax.tree.leaves(anew), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-10)
 
 
