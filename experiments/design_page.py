@@ -72,9 +72,9 @@ def _head(found, config: Path) -> list[str]:
         f"# {config.stem}",
         "",
         f"`python experiments/optimal_design.py configs/{config.name}` on {machine()}: replays and "
-        f"studies took {seconds / 60:.0f} minutes of one core; data and compilation of the first "
-        "rounds apart or in it as they fell. Every figure comes from a run that finished; "
-        "`numbers.json` has them all.",
+        f"studies took {seconds / 60:.0f} minutes of wall time, summed over paths of which two run "
+        "at a time, whatever else the cores did; making the data is not in it. Every figure comes "
+        "from a run that finished; `numbers.json` has them all.",
     ]
 
 
