@@ -141,8 +141,14 @@ def _principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return scores, np.append(values[order] / total, 0.0)
 
 
+def _installed(name: str) -> bool:
+    """Whether a package is there; a folder that an uninstallation left behind is not one."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
 def _tsne(scores: np.ndarray) -> np.ndarray | None:
-    if find_spec("sklearn") is None:
+    if not _installed("sklearn"):
         return None
     tsne = import_module("sklearn.manifold").TSNE
     perplexity = min(30.0, (len(scores) - 1) / 3)
@@ -150,7 +156,7 @@ def _tsne(scores: np.ndarray) -> np.ndarray | None:
 
 
 def _umap(scores: np.ndarray) -> np.ndarray | None:
-    if find_spec("umap") is None:
+    if not _installed("umap"):
         return None
     umap, near = import_module("umap").UMAP, min(15, len(scores) - 1)
     return np.asarray(umap(n_neighbors=near, random_state=0, n_jobs=1).fit_transform(scores))
