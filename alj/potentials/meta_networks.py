@@ -24,12 +24,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from alj import registry
-from alj.potentials import partial_charges
+from alj.potentials import bodies
 from alj.potentials.combine import PARTS
 from alj.potentials.coulomb_spectra import coulomb_spectrum
+from alj.potentials.partial_charges import partial_charges
 from alj.types import BadInput, Key, Neighbors, Params, Potential, Structure
 
-BODIES = (*partial_charges.BODIES, partial_charges.later(partial_charges.partial_charges))
+BODIES = (*bodies.BODIES, bodies.later(partial_charges))
 
 
 class MetaNetworks(NamedTuple):
@@ -72,7 +73,7 @@ def meta_networks(
             "meta_networks: expected 2 <= nearest <= classes <= nodes and atoms of at least 1; "
             f"found {nearest}, {classes}, {nodes} and {atoms}"
         )
-    made = body if isinstance(body, partial) else registry.build(BODIES, body, where="body")
+    made = bodies.made_later(BODIES, body, where="body")
     return of_networks(MetaNetworks(made(species), nearest, classes, nodes, atoms))
 
 

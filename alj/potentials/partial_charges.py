@@ -24,10 +24,7 @@ S. A. Ghasemi, A. Hofstetter, S. Saha, S. Goedecker, Phys. Rev. B 92, 045131 (20
 doi 10.1103/PhysRevB.92.045131.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -35,32 +32,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alj import registry
-from alj.potentials.ani import ani
-from alj.potentials.atomistic import behler_parrinello
-from alj.potentials.equivariant import equivariant
-from alj.potentials.gaussian_moments import gaussian_moments
-from alj.potentials.schnet import schnet
+from alj.potentials.bodies import BODIES, made_later
 from alj.potentials.short_range import COULOMB
 from alj.types import BadInput, Batch, Key, Params, Potential, Structure
-
-
-def later(builder: Callable) -> Callable:
-    """The builder with its settings given now and its species later."""
-
-    @functools.wraps(builder)
-    def settled(*_, **settings):
-        return partial(builder, **settings)
-
-    return settled
-
-
-BODIES = tuple(map(later, (ani, behler_parrinello, gaussian_moments, schnet, equivariant)))
-"""Networks of which others are made."""
-
-
-def made_later(body: Any, where: str) -> Callable[[tuple[int, ...]], Potential]:
-    """The builder that a name, or a mapping with `name`, stands for. Raises BadInput."""
-    return body if isinstance(body, partial) else registry.build(BODIES, body, where=where)
 
 
 class Charged(NamedTuple):
@@ -96,8 +70,8 @@ def partial_charges(
     """
     if not (math.isfinite(width_A) and width_A > 0):
         raise BadInput(f"width_A must be a positive length in Å, found {width_A}")
-    energies = made_later(body, "body")
-    own = energies if charges is None else made_later(charges, "charges")
+    energies = made_later(BODIES, body, where="body")
+    own = energies if charges is None else made_later(BODIES, charges, where="charges")
     return with_charges(energies(species), own(species), width_A)
 
 
