@@ -25,6 +25,7 @@ from alj.campaign.parts import fit_on
 from alj.campaign.reducing import Progress, rules_of
 from alj.campaign.store import FolderStore, claim, write_file
 from alj.potentials.combine import members
+from alj.potentials.disagreement import fewest_held_out, held_out_limit
 from alj.selection import esoinn_queries
 from alj.selection.esoinn import begin, learn
 from alj.selection.esoinn_queries import BOUNDARY, FAR, INSIDE
@@ -37,7 +38,6 @@ from alj.uncertainty.error_indicator import (
     QUESTIONABLE,
     UNKNOWN,
     accuracy_limit,
-    held_out_limit,
     judged,
     size_aware_limit,
 )
@@ -123,11 +123,9 @@ def reduce_settings(
         raise BadInput(f"shares: expected three numbers, not all 0, found {list(shares)}")
     if accuracy_eV_per_A is not None and accuracy_eV_per_A <= 0:
         raise BadInput(f"accuracy_eV_per_A: expected more than 0, found {accuracy_eV_per_A:g}")
-    if not (0 < coverage < 1 and tolerance_eV_per_A > 0):
-        raise BadInput(
-            "expected a coverage between 0 and 1 and a positive tolerance_eV_per_A; found "
-            f"{coverage:g} and {tolerance_eV_per_A:g}"
-        )
+    if not tolerance_eV_per_A > 0:
+        raise BadInput(f"tolerance_eV_per_A: expected more than 0, found {tolerance_eV_per_A:g}")
+    fewest_held_out(coverage)
     return Settings(
         start, add, most, unknown_fraction, accuracy_eV_per_A, force_rmse_eV_per_A, predicted,
         shares, limit, tolerance_eV_per_A, coverage,

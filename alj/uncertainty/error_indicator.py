@@ -10,9 +10,9 @@ of 0.13 eV/Å give 0.18. These are classes of their own, not the trust levels of
 Two things that eq. 16 does not say. The mean of m members has the variance Σσ²/m², not Σσ²; and the
 maximum over atoms grows with their number, so that a model which is exactly as good as it should be
 is less often "known" the larger the structure is. Hence two other limits: `size_aware_limit`, and
-`held_out_limit`, which asks labels that nothing was trained on. Eq. 16 is the default; the others
-are settings (`limit`) of `selection.esoinn_quota`, of `alj reduce` and, by size, of
-`sampling.temperature_parallel`.
+`potentials.disagreement.held_out_limit`, which asks labels that nothing was trained on. Eq. 16 is
+the default; the others are settings (`limit`) of `selection.esoinn_quota`, of `alj reduce` and, by
+size, of `sampling.temperature_parallel`.
 """
 
 import math
@@ -22,21 +22,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alj.potentials.combine import member_energies_and_forces
-from alj.potentials.disagreement import expected_largest, held_out_limit, largest_deviation
+from alj.potentials.disagreement import expected_largest, largest_deviation
 from alj.types import BadInput, Context, Neighbors, Potential, Structure
-
-__all__ = [
-    "BROKEN",
-    "KNOWN",
-    "NAMES",
-    "QUESTIONABLE",
-    "UNKNOWN",
-    "accuracy_limit",
-    "error_indicator",
-    "held_out_limit",
-    "judged",
-    "size_aware_limit",
-]
 
 KNOWN, QUESTIONABLE, UNKNOWN, BROKEN = 0, 1, 2, 3
 NAMES = ("known", "questionable", "unknown", "broken")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alj.potentials.disagreement import expected_largest, largest_deviation
+from alj.potentials.disagreement import expected_largest, held_out_limit, largest_deviation
 from alj.types import BadInput
 from alj.uncertainty.error_indicator import (
     BROKEN,
@@ -13,7 +13,6 @@ from alj.uncertainty.error_indicator import (
     QUESTIONABLE,
     UNKNOWN,
     accuracy_limit,
-    held_out_limit,
     judged,
     size_aware_limit,
 )
