@@ -201,8 +201,8 @@ def _length(report: dict, length: int, plan: Plan) -> int:
 
 def _worst(worth: list[int], errors: np.ndarray, room: int) -> list[int]:
     """Those of the largest error where there is not room for all, in their order."""
-    largest = sorted(worth, key=lambda i: -abs(np.nan_to_num(errors[i], nan=np.inf)))
-    return sorted(largest[: max(room, 0)])
+    sizes = np.where(np.isnan(errors), np.inf, np.abs(errors))  # nothing predicted: no small error
+    return sorted(sorted(worth, key=lambda i: -sizes[i])[: max(room, 0)])
 
 
 def judge(errors: np.ndarray, walks: list) -> dict:
