@@ -13,7 +13,7 @@ from variants import campaigns, merged, read
 
 from alj import registry
 from alj.campaign import covering, reducing
-from alj.campaign.plan import make_plan
+from alj.campaign.plan import make_plan, resolve
 from alj.campaign.replay import replay_settings, rounds_of
 from alj.potentials import build_potential
 from alj.selection import SELECTORS
@@ -32,7 +32,9 @@ def test_every_variant_of_every_configuration_can_be_built(path):
     assert any(name.startswith("energies-") for name in variants)
     for name, campaign in variants.items():
         assert campaign["properties"] or name.startswith("forces-")
-        limit = make_plan(campaign).stop.labels
+        made = make_plan(campaign)
+        assert resolve(made.config) == made.config
+        limit = made.stop.labels
         assert limit is not None
         assert limit <= 1000
 
@@ -90,6 +92,7 @@ def test_every_configuration_of_esoinn_dp_can_be_built(path, tmp_path):
     )
     campaign = merged(plan["campaign"], {"seed": plan["seed"], "data": {"initial": str(initial)}})
     made = make_plan(campaign)
+    assert resolve(made.config) == made.config
     parts = made.potential.networks
     assert made.trainer.members == parts.nearest
     assert parts.atoms == 3 * max(plan["water"]["sizes"])

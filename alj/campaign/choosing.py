@@ -112,11 +112,8 @@ def _known(request, selector: Selector, model, say) -> Dataset:
 def _identity(selector: Selector, model, pool: Dataset, known: Dataset) -> str:
     """A name for all that the evidence depends on, and for which of it is wanted."""
     about = {"model": model.config, "needs": selector.needs, "alj": version("alj")}
-    digest = hashlib.sha256(json.dumps(plain(about), sort_keys=True).encode())
-    for data in (pool, known):
-        for name in ("positions", "species", "cell", "offsets", "energy", "forces"):
-            digest.update(np.ascontiguousarray(getattr(data, name)).tobytes())
-    return digest.hexdigest()[:16]
+    text = json.dumps([plain(about), datasets.digest(pool, known)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _evidence(folder, selector, model, pool, known, on_structures, say) -> Evidence:

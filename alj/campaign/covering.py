@@ -42,7 +42,8 @@ from alj.uncertainty.error_indicator import (
     size_aware_limit,
 )
 
-KEYS = ("seed", "precision", "data", "potential", "trainer", "esoinn", "reduce")
+SHARED = ("data", "potential", "trainer")
+KEYS = ("seed", "precision", *SHARED, "esoinn", "reduce")
 
 REGIONS = {INSIDE: "inside", BOUNDARY: "boundary", FAR: "far"}
 
@@ -142,8 +143,8 @@ def top_settings(*, seed: int = 1, precision: str = "float32") -> tuple:
     return seed, precision
 
 
-def make_plan(config: Mapping[str, Any]) -> Plan:
-    """The plan of a reduction. Raises BadInput for whatever is wrong with the configuration."""
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with every default filled in. Raises BadInput."""
     for key in config:
         if key not in KEYS:
             raise BadInput(f"{key}: unknown key{registry.suggest(key, KEYS)}")
@@ -151,14 +152,22 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         top_settings, {k: config[k] for k in ("seed", "precision") if k in config}
     )
     given = registry.filled(reduce_settings, config.get("reduce") or {}, "reduce")
-    settings = registry.call(reduce_settings, given, where="reduce")
-    rules_of(config.get("esoinn") or {})
-    shared = {key: config[key] for key in ("data", "potential", "trainer") if key in config}
+    shared = {key: config[key] for key in SHARED if key in config}
+    learned = replay.resolve({**shared, "selectors": ["random"]})
+    learned = {key: learned[key] for key in SHARED}
+    return {**learned, **top, "reduce": given, "esoinn": config.get("esoinn") or {}}
+
+
+def make_plan(config: Mapping[str, Any]) -> Plan:
+    """The plan of a reduction. Raises BadInput for whatever is wrong with the configuration."""
+    resolved = resolve(config)
+    settings = registry.call(reduce_settings, resolved["reduce"], where="reduce")
+    rules_of(resolved["esoinn"])
     made = replay.make_plan(
         {
-            **shared,
-            "seeds": [top["seed"]],
-            "precision": top["precision"],
+            **{key: resolved[key] for key in SHARED},
+            "seeds": [resolved["seed"]],
+            "precision": resolved["precision"],
             "selectors": ["random"],
             "replay": {"start": settings.start, "until": settings.start, "validation": 0},
         }
@@ -169,10 +178,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
             f"trainer.members: networks must be able to disagree; expected at least 2, found "
             f"{members}"
         )
-    resolved = {**made.config, **top, "reduce": given, "esoinn": config.get("esoinn") or {}}
-    for key in ("seeds", "selectors", "replay", "judge"):
-        resolved.pop(key)
-    return Plan(resolved, made, settings, made.notes)
+    return Plan({**resolved, "data": made.config["data"]}, made, settings, made.notes)
 
 
 def cover(
@@ -188,7 +194,7 @@ def cover(
     say, tell, folder = say or (lambda _: None), on_progress or (lambda *_: None), Path(folder)
     pool, settings = plan.replay.pool, plan.settings
     with FolderStore(folder) as store:
-        claim(folder, plan.config, extendable=("reduce",))
+        claim(folder, plan.config, extendable=("reduce",), resolve=resolve)
         spectra = store.remember("spectra", lambda: patterns.spectra_of(datasets.structures(pool)))
         (begin_key,) = split_named(jax.random.key(plan.config["seed"]), "begin")
         order = np.asarray(jax.random.permutation(begin_key, datasets.count(pool)))

@@ -4,6 +4,7 @@ A growing set must not recompile the trainer, and 3 atoms beside 378 must waste 
 are grouped by padded size, and counts, atoms and neighbor tables come in buckets.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
@@ -118,6 +119,15 @@ def append(
     offsets = np.concatenate([dataset.offsets, dataset.offsets[-1] + np.cumsum(lengths)])
     more = tuple(info) if info is not None else ({},) * len(structures)
     return Dataset(offsets=offsets, info=dataset.info + more, **merged)
+
+
+def digest(*sets: Dataset) -> str:
+    """What tells these structures, their energies and their forces from all others."""
+    found = hashlib.sha256()
+    for dataset in sets:
+        for name in ("positions", "species", "cell", "offsets", "energy", "forces"):
+            found.update(np.ascontiguousarray(getattr(dataset, name)).tobytes())
+    return found.hexdigest()[:16]
 
 
 def select(dataset: Dataset, indices) -> Dataset:

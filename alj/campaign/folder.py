@@ -59,11 +59,13 @@ def run_folder(
     on_event: Callable[[dict[str, Any]], None] | None = None,
     *,
     extendable: tuple[str, ...] = EXTENDABLE,
+    resolve: Callable[[dict], dict] | None = None,
 ) -> Iterator[RunFolder]:
     """Open or create the folder of a run of the resolved `config`; it is ours within the block.
 
     Raises BadInput where another process owns it, or where it belongs to a configuration that
-    differs in more than the `extendable` keys; DiskFull where there is no space.
+    differs in more than the `extendable` keys once `resolve` has filled in the defaults of today;
+    DiskFull where there is no space.
     """
     path = Path(path)
 
@@ -73,5 +75,5 @@ def run_folder(
             on_event({"time": time.time(), **event})
 
     with FolderStore(path) as store:
-        claim(path, config, extendable=extendable)
+        claim(path, config, extendable=extendable, resolve=resolve)
         yield RunFolder(path, store, emit, events.rounds_told(path))

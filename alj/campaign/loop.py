@@ -24,7 +24,7 @@ from alj.campaign.finishing import finish, save_model
 from alj.campaign.folder import Run, run_folder
 from alj.campaign.labels import Progress, content_hash
 from alj.campaign.ledger import Ledger
-from alj.campaign.plan import make_plan
+from alj.campaign.plan import make_plan, resolve
 from alj.campaign.programs import forget_when_many
 from alj.campaign.references import check_references, convention_of
 from alj.campaign.relabel import joining
@@ -66,7 +66,7 @@ def run_campaign(
     mixed = plan.data.mixed_engines
     with (
         contextlib.closing(plan.executor),
-        run_folder(folder, plan.config, on_event) as own,
+        run_folder(folder, plan.config, on_event, resolve=resolve) as own,
         Ledger(own.path, mixed=mixed) as ledger,
     ):
         return _rounds(Run(plan, own.path, own.store, ledger, own.emit, own.told))

@@ -7,7 +7,6 @@ selectors alike. Paths are independent of each other; each remembers its rounds,
 again goes on.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -103,7 +102,12 @@ def replay_settings(
 
 
 def data_settings(
-    *, pool: str, test: str | None = None, test_count: int = 1000, keep: int | None = None
+    *,
+    pool: str,
+    test: str | None = None,
+    test_count: int = 1000,
+    keep: int | None = None,
+    digest: str | None = None,
 ) -> tuple:
     """The labeled structures.
 
@@ -113,8 +117,10 @@ def data_settings(
         test_count: Structures of `pool` to test on where there is no file `test`, random ones,
             the same for all selectors and seeds.
         keep: Use only so many structures of `pool`, random ones; null for all.
+        digest: What tells these structures and labels from others, as `run.yaml` says it; null:
+            whatever the files hold.
     """
-    return pool, test, test_count, keep
+    return pool, test, test_count, keep, digest
 
 
 def top_settings(*, seeds: tuple[int, ...] = (1,), precision: str = "float32") -> tuple:
@@ -127,8 +133,8 @@ def top_settings(*, seeds: tuple[int, ...] = (1,), precision: str = "float32") -
     return seeds, precision
 
 
-def make_plan(config: Mapping[str, Any]) -> Plan:
-    """The plan of a replay. Raises BadInput for whatever is wrong with the configuration."""
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with every default filled in. Raises BadInput."""
     for key in config:
         if key not in KEYS:
             raise BadInput(f"{key}: unknown key{registry.suggest(key, KEYS)}")
@@ -136,7 +142,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         if not config.get(key):
             raise BadInput(f"{key}: expected this section in the configuration, found none")
     top = {key: config[key] for key in ("seeds", "precision") if key in config}
-    resolved: dict[str, Any] = {
+    return {
         **registry.filled(top_settings, top),
         "data": registry.filled(data_settings, config["data"], "data"),
         "potential": resolve_potential(config.get("potential") or "gaussian_moments"),
@@ -145,15 +151,23 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         "selectors": dict(_selectors(config["selectors"])),
         "replay": registry.filled(replay_settings, config.get("replay") or {}, "replay"),
     }
+
+
+def make_plan(config: Mapping[str, Any]) -> Plan:
+    """The plan of a replay. Raises BadInput for whatever is wrong with the configuration."""
+    resolved = resolve(config)
     if not resolved["seeds"] or len(set(resolved["seeds"])) < len(resolved["seeds"]):
         raise BadInput(f"seeds: expected different numbers, found {list(resolved['seeds'])}")
     settings = registry.call(replay_settings, resolved["replay"], where="replay")
     if settings.reference not in resolved["selectors"]:
-        names = ", ".join(resolved["selectors"])
-        raise BadInput(f"replay.reference: {settings.reference} is none of: {names}")
+        known = ", ".join(resolved["selectors"])
+        raise BadInput(f"replay.reference: {settings.reference} is none of: {known}")
     pool, test, notes = _read(resolved["data"], settings)
     species = tuple(sorted({int(z) for z in [*pool.species, *test.species]}))
-    resolved["data"]["digest"] = _digest(pool, test)
+    found, wanted = datasets.digest(pool, test), resolved["data"]["digest"]
+    if wanted not in (None, found):
+        raise BadInput(f"data.digest: the files hold other data, found {found}, not {wanted}")
+    resolved["data"]["digest"] = found
     potential = build_potential(resolved["potential"], species)
     if potential.networks is not None:
         raise BadInput(
@@ -193,8 +207,9 @@ def follow(plan: Plan, name: str, seed: int, store: FolderStore) -> list[dict]:
 
     Raises BadInput where the folder holds the path of another selector of that name.
     """
-    own = json.dumps([plain(plan.config["selectors"][name]), seed])
-    if store.remember("selector", lambda: own) != own:
+    own = [plain(plan.config["selectors"][name]), seed]
+    spec, *rest = json.loads(store.remember("selector", lambda: json.dumps(own)))
+    if [plain(dict(_selectors({name: spec}))[name]), *rest] != own:
         raise BadInput(
             f"selectors.{name}: its settings have changed since this path was begun; give it "
             "another name, or choose another folder (--out)"
@@ -363,15 +378,6 @@ def _selectors(given: Any):
 
 def _name(spec) -> str:
     return spec if isinstance(spec, str) else str(spec.get("name"))
-
-
-def _digest(*sets: Dataset) -> str:
-    """Of all that a path depends on: its rounds name structures by their places."""
-    digest = hashlib.sha256()
-    for data in sets:
-        for name in ("positions", "species", "cell", "offsets", "energy", "forces"):
-            digest.update(np.ascontiguousarray(getattr(data, name)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _read(data: dict, settings: Settings) -> tuple[Dataset, Dataset, list[str]]:

@@ -164,12 +164,14 @@ def claim(
     config: Mapping[str, Any],
     *,
     extendable: tuple[str, ...] = EXTENDABLE,
+    resolve: Callable[[dict], dict] | None = None,
 ) -> list[str]:
     """Make the folder belong to `config`, or check that it does; what was extended is returned.
 
     The first time `run.yaml` is written with the resolved config, the versions and the machine.
     Later a config that differs in other top-level keys than `extendable` is refused with the
-    differences. Raises BadInput.
+    differences. `resolve` gives the folder's own config the defaults of settings that are younger
+    than it. Raises BadInput.
     """
     config = plain(config)
     path = Path(folder) / "run.yaml"
@@ -177,7 +179,7 @@ def claim(
         _write_claim(path, {"config": config, "created": time.time(), **_surroundings()})
         return []
     owner = read_claim(folder)
-    lines = difference(owner["config"], config)
+    lines = difference(_today(owner["config"], resolve), config)
     refused = [line for line in lines if re.split(r"[.\[:]", line)[0] not in extendable]
     if refused:
         raise BadInput(
@@ -188,6 +190,14 @@ def claim(
         later = [*owner.get("later", []), {"time": time.time(), **_surroundings()}]
         _write_claim(path, {**owner, "config": config, "later": later})
     return lines
+
+
+def _today(config: dict, resolve: Callable[[dict], dict] | None) -> dict:
+    """The config with the defaults of today; as it is where a setting of it is gone by now."""
+    try:
+        return config if resolve is None else plain(resolve(config))
+    except BadInput:
+        return config
 
 
 def read_claim(folder: str | Path) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def run_training(
     Raises BadInput for whatever is wrong with the input or the folder, DiskFull without space.
     """
     plan = make_plan(config)
-    with run_folder(folder, plan.config, on_event, extendable=()) as run:
+    with run_folder(folder, plan.config, on_event, extendable=(), resolve=resolve) as run:
         resumed = run.store.knows("training") or run.store.knows("fitted")
         _check_unchanged(plan.sets, run.store, run.path)
         run.emit({"event": "training", "round": 0, "run": str(folder), "resumed": resumed})

@@ -39,12 +39,12 @@ def replay(config: str, out: str | None, overrides: Sequence[str], quiet: bool) 
 
 def follow_all(loaded: Mapping[str, Any], plan, folder: Path, quiet: bool) -> int:
     """All paths, as many at once as there are cores; then tables and figures."""
-    from alj.campaign.replay import rounds_of
+    from alj.campaign.replay import resolve, rounds_of
     from alj.campaign.replay_results import lines, write
     from alj.campaign.store import FolderStore, claim
 
     with FolderStore(folder):
-        claim(folder, plan.config, extendable=("seeds", "selectors"))
+        claim(folder, plan.config, extendable=("seeds", "selectors"), resolve=resolve)
         paths = [(name, seed) for seed in plan.seeds for name in plan.selectors]
         total = len(paths) * len(rounds_of(plan.settings))
         # Each path in a process of its own: what the one before has compiled is of no use to it.

@@ -12,10 +12,11 @@ import pytest
 from campaign.tiny import labeled
 
 from alj.campaign import datasets, events, models, rounds
+from alj.campaign.config import dump
 from alj.campaign.ledger import Ledger
 from alj.campaign.loop import check, run_campaign
 from alj.campaign.plan import make_plan
-from alj.campaign.store import FolderStore
+from alj.campaign.store import FolderStore, read_claim
 from alj.types import BadInput
 
 WALK = {"walks": 2, "candidates": 4, "minimum_distance_A": 2.5}
@@ -124,6 +125,9 @@ def test_a_killed_campaign_resumes_to_the_same_bits(undisturbed, tmp_path, stage
 def test_more_rounds_extend_and_other_changes_are_refused(undisturbed):
     folder, _ = undisturbed
     longer = {**CONFIG, "rounds": 4}
+    older = read_claim(folder)
+    del older["config"]["grow_by"]  # as if the folder were from before that setting
+    (folder / "run.yaml").write_text(dump(older))
     told: list[dict] = []
     run_campaign(longer, folder, told.append)
     assert [event["round"] for event in told if event["event"] == "round"] == [3]

@@ -266,6 +266,21 @@ def test_a_folder_belongs_to_its_configuration(tmp_path):
         read_claim(tmp_path / "elsewhere")
 
 
+def test_a_setting_that_is_younger_than_the_folder_has_its_default_there(tmp_path):
+    def resolve(config):
+        if "gone" in config:
+            raise BadInput("gone: unknown key")
+        return {"cutoff_A": 3.5, "hysteresis": 0.0, **config}
+
+    claim(tmp_path, {"cutoff_A": 4.0})
+    assert claim(tmp_path, resolve({"cutoff_A": 4.0}), resolve=resolve) == []
+    with pytest.raises(BadInput, match=r"hysteresis: 0.0 -> 0.5; choose|hysteresis: 0.0 -> 0.5\)"):
+        claim(tmp_path, resolve({"cutoff_A": 4.0, "hysteresis": 0.5}), resolve=resolve)
+    claim(tmp_path / "old", {"gone": 1})
+    with pytest.raises(BadInput, match="gone: 1 -> absent"):
+        claim(tmp_path / "old", resolve({}), resolve=resolve)
+
+
 def _python(code: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True
