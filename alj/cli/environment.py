@@ -13,7 +13,9 @@ WRONG_SUMS = ("0.10.2", "0.11.0")
 def prepare() -> None:
     """Float64 on, one host device for each core, and compiled programs kept between runs.
 
-    XLA's own threads on CPUs are off: on few cores they were seen to wait for each other for ever.
+    XLA's own threads on CPUs are off, and so is its order of work that favors concurrency: with
+    either, programs on two cores were seen to wait for ever (the second: walks of meta-networks,
+    five runs of five within two minutes, with jaxlib 0.10.1).
     Some versions of jaxlib sum wrongly on CPUs, or crash, unless a fusion is switched off.
     What the user has set in XLA_FLAGS or JAX_COMPILATION_CACHE_DIR stays.
     """
@@ -23,6 +25,7 @@ def prepare() -> None:
     ours = {
         "--xla_force_host_platform_device_count": str(cores()),
         "--xla_cpu_multi_thread_eigen": "false",
+        "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
     }
     if version("jaxlib") in WRONG_SUMS:
         ours["--xla_cpu_experimental_ynn_fusion_type"] = ""

@@ -224,7 +224,10 @@ def test_a_bug_is_not_disguised(alj, monkeypatch):
 
 def test_what_the_user_set_in_the_environment_stays(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    theirs = "--xla_force_host_platform_device_count=7 --xla_cpu_multi_thread_eigen=true"
+    theirs = (
+        "--xla_force_host_platform_device_count=7 --xla_cpu_multi_thread_eigen=true "
+        "--xla_cpu_enable_concurrency_optimized_scheduler=true"
+    )
     monkeypatch.setenv("XLA_FLAGS", theirs)
     environment.prepare()
     assert os.environ["XLA_FLAGS"] == theirs
