@@ -9,6 +9,7 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false "
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
 )
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

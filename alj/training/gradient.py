@@ -125,9 +125,8 @@ def gradient(
             spread of the energies.
         force_weight: weight of the mean squared force error, in squares of the typical force.
         stress_weight: weight of the mean squared stress error, in squares of the typical stress.
-        charge_weight: weight of the mean squared error of labeled charges, in squares of the
-            typical charge (charges vary by less: give it much more weight than the energy); of
-            potentials with charges only.
+        charge_weight: weight of the mean squared error of labeled charges, in squares of their
+            spread about the mean of each element; of potentials with charges only.
         dipole_weight: weight of the mean squared error of components of labeled dipoles, in squares
             of the typical one; those of ions do not count, for they depend on the origin.
         high_energy_scale_eV: structures this much per atom above the lowest, in eV, count half,

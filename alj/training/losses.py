@@ -209,14 +209,15 @@ def units(
     energy_limits: tuple[float, float] = (0.02, 0.15),
     force_limits: tuple[float, float] = (0.1, 2.0),
     stress_limits: tuple[float, float] = (1e-3, 1e-1),
-    charge_limits: tuple[float, float] = (0.02, 1.0),
+    charge_limits: tuple[float, float] = (2e-3, 1.0),
     dipole_limits: tuple[float, float] = (0.05, 5.0),
 ) -> Emphasis:
     """Units that the labels suggest: eV/atom, eV/Å, eV/Å^3, e and e Å, clipped to the limits.
 
-    The standard deviation of the energy per atom, the root mean squares of all the others; a
-    few extreme structures must not set the scale, hence the limits. Quantities that are not asked
-    for get the largest.
+    The standard deviation of the energy per atom, and that of charges about the mean of each
+    element, for the means are learned at once; the root mean squares of all the others. A few
+    extreme structures must not set the scale, hence the limits. Quantities that are not asked for
+    get the largest.
     """
     total, first = NO_SUMS, jnp.zeros(())
     for batch in batches:
@@ -227,7 +228,7 @@ def units(
         total = add(total, sums(found, weights))
     mean = first / jnp.maximum(total.counts.energy, 1.0)
     square = jnp.maximum(total.squares.energy / jnp.maximum(total.counts.energy, 1.0) - mean**2, 0)
-    measured = root_mean_squares(total)
+    measured = root_mean_squares(total)._replace(charges=_charge_spread(batches))
 
     def clipped(value, limits):
         return jnp.clip(jnp.where(jnp.isnan(value), limits[1], value), *limits)
@@ -239,6 +240,24 @@ def units(
         clipped(measured.charges, charge_limits),
         clipped(measured.dipole, dipole_limits),
     )
+
+
+def _charge_spread(batches: tuple[Batch, ...]) -> Float[Array, ""]:
+    """The standard deviation of labeled charges about the mean of each element (e); NaN without."""
+    none, of_each = jnp.zeros(()), jnp.zeros(119)
+    totals, counts, squares = of_each, of_each, none
+    given = []
+    for batch in batches:
+        species, charges = batch.structures.species, batch.labels.charges
+        has = ~jnp.isnan(charges) & (species > 0) & (batch.index >= 0)[:, None]
+        given.append((species, jnp.where(has, charges, 0.0), has))
+        totals = totals.at[species].add(given[-1][1])
+        counts = counts.at[species].add(has)
+    means = totals / jnp.maximum(counts, 1)
+    for species, charges, has in given:
+        squares = squares + jnp.sum(jnp.where(has, charges - means[species], 0.0) ** 2)
+    known = jnp.sum(counts)
+    return jnp.where(known > 0, jnp.sqrt(squares / jnp.maximum(known, 1)), jnp.nan)
 
 
 def high_energy_weights(
