@@ -31,6 +31,22 @@ def groups(plan: Mapping) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(sizes, min(3, len(sizes)))]
 
 
+def dynamics(plan: Mapping) -> dict:
+    """The settings of the dynamics that judge the finished model."""
+    own = plan["water"]["trajectories"]
+    names = ("timestep_fs", "steps", "record_every")
+    return {
+        **plan["campaign"]["sampler"][0]["dynamics"],
+        **{name: own[name] for name in names if name in own},
+    }
+
+
+def frame_ps(plan: Mapping) -> float:
+    """The time between two of their frames."""
+    settings = dynamics(plan)
+    return settings["timestep_fs"] * settings["record_every"] / 1000
+
+
 def walk_name(group: list[int]) -> str:
     """Under which name the trajectories of these sizes are remembered."""
     return f"walked-{'-'.join(map(str, group))}"
@@ -58,7 +74,8 @@ def section(plan: Mapping, store, out: Path, target: Path) -> list[str]:
         numbers["held out"] = summary(store.recall("held-out"))
     if judged:
         numbers["trajectories"] = trajectories(walked, judged)
-        numbers["coverage"] = coverage(judged)
+        parts = plan["water"]["trajectories"].get("block_ps")
+        numbers["coverage"] = coverage(judged, parts and round(parts / frame_ps(plan)))
     if store.knows("seconds"):
         numbers["seconds"] = store.recall("seconds")
     numbers["composition"] = composition(known[-1].data)
@@ -82,6 +99,7 @@ def row(report: Mapping, state) -> dict:
         "nodes": 0 if found is None else int(found.network.count),
         "classes": 0 if found is None else int(np.max(esoinn.classes(found.network))) + 1,
         "networks": state.memory["taught"].networks,
+        "widths": (state.memory.get("widths") or {}).get("hidden"),
         "length": state.memory.get("length", 1),
         "seconds": sum(report["seconds"].values()),
         "held_out": datasets.count(state.memory.get("held_out", datasets.empty())),
@@ -130,11 +148,13 @@ def trajectories(walked: Mapping, judged: Mapping) -> list[dict]:
     return rows
 
 
-def coverage(judged: Mapping) -> dict:
+def coverage(judged: Mapping, block: int | None = None) -> dict:
     """Of each trajectory: how many of its frames err by less than s χ, with s of the others.
 
     s is conformal: of the ratios of largest error and χ of all other trajectories, the one that
-    90 % stay below. Trajectories are independent of each other, frames of one are not.
+    90 % stay below. Trajectories are independent of each other, frames of one are not: the error is
+    that of the mean over trajectories. With `block`, pieces of so many frames are counted too, and
+    how their shares scatter.
     """
     ratios = []
     for found in judged.values():
@@ -142,16 +162,20 @@ def coverage(judged: Mapping) -> dict:
             mine = found["walk"] == walk
             chi = np.maximum(np.asarray(found["indicator"])[mine], 1e-6)
             ratios.append(np.asarray(found["largest_error"])[mine] / chi)
-    shares = []
+    shares, pieces = [], []
     for i, own in enumerate(ratios):
         others = np.concatenate([each for j, each in enumerate(ratios) if j != i])
         scale = conformal_scale(others, np.ones(len(others)), coverage=COVERAGE)
         shares.append(float(np.mean(own <= scale)))
+        for begin in range(0, len(own), block or len(own)):
+            pieces.append(float(np.mean(own[begin : begin + (block or len(own))] <= scale)))
     every = np.concatenate(ratios)
     return {
-        "blocks": len(shares),
+        "trajectories": len(shares),
         "mean": float(np.mean(shares)),
         "standard_error": float(np.std(shares, ddof=1) / np.sqrt(len(shares))),
+        "blocks": len(pieces),
+        "block_scatter": float(np.std(pieces, ddof=1)),
         "scale": float(conformal_scale(every, np.ones(len(every)), coverage=COVERAGE)),
     }
 
@@ -201,23 +225,36 @@ def page(plan: Mapping, numbers: Mapping) -> list[str]:
         good = "reached" if abs(found["mean"] - COVERAGE) <= 0.03 else "**missed**"
         text = f"{100 * found['mean']:.1f} ± {100 * found['standard_error']:.1f} %"
         lines.append(
-            f"| frames within the 90 % interval of χ, {found['blocks']} independent trajectories | "
+            f"| frames within the 90 % interval of χ, {found['trajectories']} independent "
+            f"trajectories in {found['blocks']} blocks (scatter {100 * found['block_scatter']:.0f} %) | "
             f"{text} | 90 ± 3 % | {good} |"
         )
     lines += ["", "Rounds (shares of the pool by the error indicator):", ""]
-    names = ("round", "labels", "kept", "held_out", "nodes", "classes", "networks", "length")
+    names = (
+        "round", "labels", "kept", "held_out", "nodes", "classes", "networks", "widths", "length",
+    )  # fmt: skip
     shares = ("known", "questionable", "unknown", "set_aside")
-    lines += [f"| {' | '.join((*names, *shares, 'seconds'))} |", "|" + "---|" * 13]
+    lines += [f"| {' | '.join((*names, *shares, 'seconds'))} |", "|" + "---|" * 14]
     for each in numbers["rounds"]:
-        cells = [str(each[name]) for name in names]
+        cells = ["" if each[name] is None else str(each[name]) for name in names]
         cells += ["" if each[n] is None else f"{each[n]:.3g}" for n in shares]
         lines.append(f"| {' | '.join([*cells, str(round(each['seconds']))])} |")
     lines += [
         "",
         f"Composition of the final set (waters: structures): {numbers['composition']}.",
         "",
+        _widths_told(plan, last["widths"]),
+        "",
     ]
     return [*lines, *_by_size(numbers)]
+
+
+def _widths_told(plan: Mapping, after: list[int] | None) -> str:
+    """What the genetic search of widths has made of those that the campaign began with."""
+    before = next(iter(plan["campaign"]["potential"]["body"]["hidden"].values()))
+    if after is None:
+        return f"Widths of the hidden layers: {before}, not searched."
+    return f"Widths of the hidden layers: {before} before, {after} after the search."
 
 
 def _by_size(numbers: Mapping) -> list[str]:
@@ -322,9 +359,7 @@ def indicator_figure(reports: list) -> Figure:
 
 def trajectory_figure(plan: Mapping, walked: Mapping, judged: Mapping, numbers: Mapping) -> Figure:
     """Figure 7: χ and the true largest error along a trajectory of each size, and the interval."""
-    settings = plan["campaign"]["sampler"][0]["dynamics"]
-    about = plan["water"]["trajectories"]
-    picosecond = settings["timestep_fs"] * about["record_every"] / 1000
+    picosecond = frame_ps(plan)
     shown: dict[int, tuple] = {}
     for name, found in judged.items():
         waters = np.sum(walked[name]["species"] > 0, axis=1) // 3

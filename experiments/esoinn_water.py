@@ -98,10 +98,7 @@ def campaign(plan: Mapping, out: Path) -> int:
 def walked(plan: Mapping, out: Path, sizes: list[int]) -> dict:
     """Independent trajectories of clusters of these sizes with the finished model."""
     about, model = plan["water"]["trajectories"], models.load(out / NAME)
-    dynamics = {
-        **plan["campaign"]["sampler"][0]["dynamics"],
-        **{name: about[name] for name in ("steps", "record_every")},
-    }
+    dynamics = esoinn_page.dynamics(plan)
     sampler = registry.build(
         SAMPLERS,
         {

@@ -67,7 +67,8 @@ def searched(run: Run, key: Key, state: RoundState, on_stage: Callable[[str], An
         return state
     settings = registry.call(search_settings, spec, where="widths")
     before = state.memory.get("widths") or {"settled": False, "rounds": 0}
-    if before["settled"] or before["rounds"] >= settings.rounds:
+    few = datasets.count(state.data) < settings.least_structures
+    if few or before["settled"] or before["rounds"] >= settings.rounds:
         return state
 
     def look() -> RoundState:

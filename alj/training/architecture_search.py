@@ -65,6 +65,7 @@ class SearchSettings(NamedTuple):
     candidates: int
     accuracy: float
     rounds: int
+    least_structures: int
 
 
 START = (200, 200, 200)
@@ -77,6 +78,7 @@ def search_settings(
     candidates: int = 8,
     accuracy_eV_per_A: float = 0.13,
     rounds: int = 20,
+    least_structures: int = 0,
 ) -> SearchSettings:
     """A search for the smallest hidden widths that learn well enough.
 
@@ -87,6 +89,8 @@ def search_settings(
             them.
         accuracy_eV_per_A: Force error, rms, below which a network is good enough.
         rounds: Rounds of the search at most.
+        least_structures: Structures that there must be before the first one: with few, no widths
+            learn well enough.
     """
     if (start is not None and min(start, default=0) < 1) or candidates < 2 or rounds < 0:
         raise BadInput(
@@ -96,7 +100,7 @@ def search_settings(
     if not accuracy_eV_per_A > 0:
         raise BadInput(f"accuracy_eV_per_A: expected more than 0, found {accuracy_eV_per_A:g}")
     widths = None if start is None else tuple(start)
-    return SearchSettings(widths, candidates, accuracy_eV_per_A, rounds)
+    return SearchSettings(widths, candidates, accuracy_eV_per_A, rounds, least_structures)
 
 
 def weights_in(inputs: int, widths: Sequence[int], outputs: int = 1) -> int:
