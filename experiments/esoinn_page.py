@@ -226,7 +226,8 @@ def page(plan: Mapping, numbers: Mapping) -> list[str]:
         text = f"{100 * found['mean']:.1f} ± {100 * found['standard_error']:.1f} %"
         lines.append(
             f"| frames within the 90 % interval of χ, {found['trajectories']} independent "
-            f"trajectories in {found['blocks']} blocks (scatter {100 * found['block_scatter']:.0f} %) | "
+            f"trajectories in {found['blocks']} blocks that scatter by "
+            f"{100 * found['block_scatter']:.0f} % | "
             f"{text} | 90 ± 3 % | {good} |"
         )
     lines += ["", "Rounds (shares of the pool by the error indicator):", ""]
