@@ -8,6 +8,7 @@ import click
 
 from alj.cli.environment import prepare
 from alj.cli.progress import View
+from alj.cli.stalls import StallWatch
 
 DRAWING_SECONDS = 0.8
 """Time for figures after a round; the rest are drawn after the next ones, all at the end."""
@@ -75,12 +76,13 @@ def run_folder(config: str, out: str | None) -> Path:
 
 def _watched(act: Callable, config: dict, folder: Path, quiet: bool) -> int:
     """`act(config, folder, on_event)` with a view of its progress and a report that follows it."""
-    with View(quiet=quiet) as view:
+    with View(quiet=quiet) as view, StallWatch(view.say) as watch:
         began, mapping = time.monotonic(), 0.0
 
         def on_event(event: dict) -> None:
             nonlocal mapping
             view(event)
+            watch.event(event)
             if event["event"] in ("round", "finished", "paused"):
                 last, now = event["event"] != "round", time.monotonic()
                 if last or mapping <= MAPPING_SHARE * (now - began):
