@@ -53,8 +53,8 @@ class StallWatch:
             if now - before < IDLE * self.patience and self.stage in COMPUTING:
                 self.say(
                     f"nothing has been computed for {self.patience / 60:.0f} minutes in stage "
-                    f"{self.stage}: the run stands still; stop it with Ctrl-C, or kill it, and give "
-                    "the same command again: it goes on where it was"
+                    f"{self.stage}: the run stands still; stop it with Ctrl-C, or kill it, and "
+                    "give the same command again: it goes on where it was"
                 )
                 return
             before = now
