@@ -29,7 +29,7 @@ from variants import merged, read
 
 from alj.campaign import config as configuration
 from alj.campaign import datasets, evidence, scores
-from alj.campaign.replay import fitted, make_plan, per_structure
+from alj.campaign.replay import fitted, make_plan, per_structure, resolve
 from alj.campaign.replay_results import write
 from alj.campaign.store import FolderStore, claim
 from alj.cli.environment import prepare
@@ -106,13 +106,19 @@ def one_set(
         studied = None
         labels = about.get("study_labels", plan["study"]["labels"])
         claim(folder / "studies", {"study": {**plan["study"], "labels": labels}, **made.config},
-              extendable=("seeds", "selectors", "replay"))  # fmt: skip
+              extendable=("seeds", "selectors", "replay"), resolve=resolved)  # fmt: skip
         if not collect:
             print(f"== {name}: studies", flush=True)
             studied = store.remember("study", lambda: study(made, plan["study"], about))
         elif store.knows("study"):
             studied = store.recall("study")
     return {"plan": made, "reports": reports, "study": studied, "about": about, "folder": folder}
+
+
+def resolved(config: dict) -> dict:
+    """The configuration of a study with the defaults of today."""
+    rest = {key: value for key, value in config.items() if key != "study"}
+    return {"study": config["study"], **resolve(rest)}
 
 
 def study(plan, settings: Mapping, about: Mapping) -> dict[str, Any]:
