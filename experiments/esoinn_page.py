@@ -100,6 +100,7 @@ def row(report: Mapping, state) -> dict:
         "classes": 0 if found is None else int(np.max(esoinn.classes(found.network))) + 1,
         "networks": state.memory["taught"].networks,
         "widths": (state.memory.get("widths") or {}).get("hidden"),
+        "widths_tried": (state.memory.get("widths") or {}).get("tried"),
         "length": state.memory.get("length", 1),
         "seconds": sum(report["seconds"].values()),
         "held_out": datasets.count(state.memory.get("held_out", datasets.empty())),
@@ -244,18 +245,26 @@ def page(plan: Mapping, numbers: Mapping) -> list[str]:
         "",
         f"Composition of the final set (waters: structures): {numbers['composition']}.",
         "",
-        _widths_told(plan, last["widths"]),
+        _widths_told(plan, last["widths"], last["widths_tried"]),
         "",
     ]
     return [*lines, *_by_size(numbers)]
 
 
-def _widths_told(plan: Mapping, after: list[int] | None) -> str:
+def _widths_told(plan: Mapping, after: list[int] | None, tried: list[dict] | None) -> str:
     """What the genetic search of widths has made of those that the campaign began with."""
     before = next(iter(plan["campaign"]["potential"]["body"]["hidden"].values()))
-    if after is None:
+    if after is None or not tried:
         return f"Widths of the hidden layers: {before}, not searched."
-    return f"Widths of the hidden layers: {before} before, {after} after the search."
+    wanted = plan["campaign"]["widths"]["accuracy_eV_per_A"]
+    reached = sum(one["reached_after"] >= 0 for one in tried)
+    errors = [one["error_eV_per_A"] for one in tried if one["error_eV_per_A"] is not None]
+    return (
+        f"Widths of the hidden layers: {before} before, {after} after the search. In its last "
+        f"round {reached} of {len(tried)} candidates, each a network of its own that began anew, reached "
+        f"{wanted:g} eV/Å on what validated them; their errors were {min(errors):.2f} to "
+        f"{max(errors):.2f} eV/Å."
+    )
 
 
 def _by_size(numbers: Mapping) -> list[str]:
