@@ -262,8 +262,8 @@ def _widths_told(plan: Mapping, after: list[int] | None, tried: list[dict] | Non
     return (
         f"Widths of the hidden layers: {before} before, {after} after the search. In its last "
         f"round {reached} of {len(tried)} candidates, each a network of its own that began "
-        f"anew, reached {wanted:g} eV/Å on what validated them; their errors were {min(errors):.2f} to "
-        f"{max(errors):.2f} eV/Å."
+        f"anew, reached {wanted:g} eV/Å on what validated them; their errors were "
+        f"{min(errors):.2f} to {max(errors):.2f} eV/Å."
     )
 
 
