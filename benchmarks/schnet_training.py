@@ -161,7 +161,7 @@ def theirs(path: str, size: dict) -> None:
     frames = read(path, ":")
     order = np.random.default_rng(0).permutation(len(frames))
     frames = [frames[i] for i in order[:BOXES]]
-    energies = [frame.get_potential_energy() for frame in frames]
+    energies = [frame.info["REF_energy"] for frame in frames]
     mean = float(np.mean(energies))
     batches = []
     for begin in range(0, BOXES, BATCH):
@@ -172,7 +172,7 @@ def theirs(path: str, size: dict) -> None:
             i, j, images = neighbor_list("ijS", atoms, CUTOFF)
             parts["Z"].append(atoms.numbers)
             parts["R"].append(atoms.positions)
-            parts["F"].append(atoms.get_forces())
+            parts["F"].append(atoms.arrays["REF_forces"])
             parts["i"].append(i + shift)
             parts["j"].append(j + shift)
             parts["S"].append(images @ atoms.cell.array)
