@@ -23,13 +23,14 @@ def by_blocks(function: Callable[[Environment], jax.Array]) -> Callable[[Environ
         if atoms <= _ATOMS or jax.default_backend() != "cpu":
             return function(env)
         blocks = -(-atoms // _ATOMS)
+        rows = -(-atoms // blocks)
 
         def cut(leaf):
             # Empty rows: species 0 and any vectors.
-            widths = [(0, blocks * _ATOMS - atoms), *[(0, 0)] * (leaf.ndim - 1)]
-            return jnp.pad(leaf, widths).reshape(blocks, _ATOMS, *leaf.shape[1:])
+            widths = [(0, blocks * rows - atoms), *[(0, 0)] * (leaf.ndim - 1)]
+            return jnp.pad(leaf, widths).reshape(blocks, rows, *leaf.shape[1:])
 
         found = jax.lax.map(jax.checkpoint(function), jax.tree.map(cut, env))
-        return found.reshape(blocks * _ATOMS, *found.shape[2:])[:atoms]
+        return found.reshape(blocks * rows, *found.shape[2:])[:atoms]
 
     return blockwise

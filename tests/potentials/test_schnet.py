@@ -10,7 +10,7 @@ from potentials.liquids import labeled, liquid, padded, structure, table
 
 from alj.geometry.environment import environment
 from alj.potentials import combine
-from alj.potentials.schnet import schnet
+from alj.potentials.schnet import schnet, shifted_softplus
 from alj.types import BadInput
 
 CAPACITY = 48
@@ -136,6 +136,19 @@ def test_equals_slow_loop(atoms, sizes):
     found = jax.jit(potential.atomic_energies)(params, s, neighbors)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
     assert np.std(expected[:atoms]) > 1e-3
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-15)])
+def test_shifted_softplus_and_its_slopes(dtype, tolerance):
+    x = np.linspace(-30.0, 30.0, 4001)
+    given = jnp.asarray(x, dtype)
+    sigmoid = 1.0 / (1.0 + np.exp(-x))
+    first = jax.grad(shifted_softplus)
+    found = [jax.vmap(f)(given) for f in (shifted_softplus, first, jax.grad(first))]
+    wanted = [np.logaddexp(x, 0.0) - np.log(2.0), sigmoid, sigmoid * (1.0 - sigmoid)]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 def test_reach():
