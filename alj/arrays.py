@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -80,6 +81,11 @@ def stack_trees(trees):
 def take_tree(tree, index):
     """`leaf[index]` for every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def instantiated(primal: Array, tangent: Array | SymbolicZero) -> Array:
+    """The tangent that a rule with symbolic zeros was given, as an array."""
+    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
 
 
 def across_devices(function: Callable, shared: Any, rows: Any):

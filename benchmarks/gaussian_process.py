@@ -6,7 +6,8 @@
 of them at random train, 100 others test. `--gap` is the folder of an environment of its own with
 quippy-ase (`python -m venv PREFIX && PREFIX/bin/pip install quippy-ase==0.10.3`), whose `gap_fit`
 gets the same structures and Table 3's settings. Every training is a process of its own, so that its
-memory is its own; times include starting, and for `alj` compiling. float64.
+memory is its own; times are those of starting, reading and fitting, for `alj` with compiling.
+float64.
 """
 
 import argparse
@@ -31,19 +32,24 @@ def main() -> None:
     parser.add_argument("--gap", type=Path)
     parser.add_argument("--case", type=int, nargs="*", default=range(len(CASES)))
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.write:
+        write(given.data, int(given.write[0]), Path(given.write[1]))
+        return
     if given.one:
-        ours(given.data, int(given.one[0]), int(given.one[1]), float(given.one[2]))
+        ours(Path(given.one[0]), int(given.one[1]), float(given.one[2]))
         return
     print("program  configurations  points  noise   RMSE eV/Å  largest   wall s   cpu s     GB")
     for configurations, points, noise in (CASES[case] for case in given.case):
-        with tempfile.TemporaryDirectory() as folder:
-            runs = [("alj", [sys.executable, __file__, "--data", given.data, "--one",
-                             str(configurations), str(points), str(noise)])]  # fmt: skip
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            itself = [sys.executable, __file__, "--data", given.data]
+            subprocess.run([*itself, "--write", str(configurations), name], check=True)
+            runs = {"alj": [*itself, "--one", name, str(points), str(noise)]}
             if given.gap:
-                write(given.data, configurations, Path(folder))
-                runs.append(("gap_fit", gap(given.gap, Path(folder), points, noise)))
-            for name, command in runs:
+                runs["gap_fit"] = gap(given.gap, folder, points, noise)
+            for program, command in runs.items():
                 before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
                 done = subprocess.run(
                     command, capture_output=True, text=True, env=environment(), check=False
@@ -51,19 +57,20 @@ def main() -> None:
                 wall = time.monotonic() - clock
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
                 if done.returncode:
-                    print(f"{name}: failed\n{done.stderr[-2000:]}")
+                    print(f"{program}: failed\n{done.stderr[-2000:]}")
                     continue
-                if name == "alj":
+                if program == "alj":
                     told = json.loads(done.stdout.splitlines()[-1])
                 else:
-                    told = {**tested(given.gap, Path(folder)), "GB": float("nan")}
-                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-                memory = told["GB"] if name == "alj" else peak(done.stderr)
+                    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                    told = {"wall": wall, "cpu": cpu, "GB": peak(done.stderr)}
+                    told |= tested(given.gap, folder)
                 print(
-                    f"{name:8s} {configurations:14d} {points:7d} {noise:6.2f} {told['rmse']:11.4f} "
-                    f"{told['max']:8.3f} {wall:8.1f} {cpu:7.1f} {memory:6.2f}", flush=True,
+                    f"{program:8s} {configurations:14d} {points:7d} {noise:6.2f} "
+                    f"{told['rmse']:11.4f} {told['max']:8.3f} {told['wall']:8.1f} "
+                    f"{told['cpu']:7.1f} {told['GB']:6.2f}", flush=True,
                 )  # fmt: skip
-                if name == "alj":
+                if program == "alj":
                     print(f"         {told['about']}")
 
 
@@ -73,19 +80,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": flags}
 
 
-def divided(path: str, configurations: int):
-    """The same training and test structures for both programs."""
+def write(path: str, configurations: int, folder: Path) -> None:
+    """The same training and test structures for both programs, as files of their own."""
     import numpy as np
 
     from alj.campaign import datasets
 
     data, _ = datasets.read(path)
     order = np.random.default_rng(0).permutation(datasets.count(data))
-    return datasets.select(data, order[:configurations]), datasets.select(data, order[-100:])
+    datasets.write(folder / "train.xyz", datasets.select(data, order[:configurations]))
+    datasets.write(folder / "test.xyz", datasets.select(data, order[-100:]))
 
 
-def ours(path: str, configurations: int, points: int, noise: float) -> None:
+def ours(folder: Path, points: int, noise: float) -> None:
     """Train, test, time energy and forces; one line of JSON."""
+    began = time.monotonic()
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -97,16 +106,17 @@ def ours(path: str, configurations: int, points: int, noise: float) -> None:
     from alj.potentials.combine import energy_and_forces
     from alj.training import bayesian_regression, fit
 
-    train, test = divided(path, configurations)
+    train, _ = datasets.read(folder / "train.xyz")
     potential = gaussian_process((11, 17), inducing_points=points)
     trainer = bayesian_regression(
         potential, force_noise_eV_per_A=noise, energy_noise_eV=ENERGY_NOISE
     )
-    began = time.monotonic()
     batches = datasets.batches(train, potential.cutoff, count_bucket=False)
-    made = fit(jax.random.key(0), trainer, potential, None, batches, configurations)
-    fitting = time.monotonic() - began
+    count = datasets.count(train)
+    made = jax.block_until_ready(fit(jax.random.key(0), trainer, potential, None, batches, count))
+    wall, cpu = time.monotonic() - began, time.process_time()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    test, _ = datasets.read(folder / "test.xyz")
     found = predict(models.model_of(potential, made.params, {}), test)
     wrong = found.forces - test.forces
     one = jax.tree.map(lambda leaf: leaf[0], made.params)
@@ -120,27 +130,9 @@ def ours(path: str, configurations: int, points: int, noise: float) -> None:
         times.append(time.perf_counter() - clock)
     print(json.dumps({
         "rmse": float(np.sqrt(np.mean(wrong**2))), "max": float(np.abs(wrong).max()),
-        "GB": memory,
-        "about": f"fit {fitting:.1f} s; energy and forces of 100 ions {1e3 * min(times):.1f} ms",
+        "GB": memory, "wall": wall, "cpu": cpu,
+        "about": f"energy and forces of 100 ions {1e3 * min(times):.1f} ms",
     }))  # fmt: skip
-
-
-def write(path: str, configurations: int, folder: Path) -> None:
-    """Both sets as gap_fit reads them, virials (-V·stress) left out as in `alj`'s training."""
-    import ase
-    import ase.io
-
-    from alj.campaign import datasets
-
-    for name, data in zip(("train", "test"), divided(path, configurations), strict=True):
-        frames = []
-        for i in range(datasets.count(data)):
-            one, labels = datasets.structure(data, i), datasets.labels(data, i)
-            atoms = ase.Atoms(one.species, one.positions, cell=one.cell, pbc=True)
-            atoms.info["ref_energy"] = float(labels.energy)
-            atoms.arrays["ref_forces"] = labels.forces
-            frames.append(atoms)
-        ase.io.write(folder / f"{name}.xyz", frames, format="extxyz")
 
 
 def gap(prefix: Path, folder: Path, points: int, noise: float) -> list[str]:
@@ -152,8 +144,8 @@ def gap(prefix: Path, folder: Path, points: int, noise: float) -> list[str]:
     )
     command = [
         str(prefix / "bin" / "gap_fit"), f"at_file={folder / 'train.xyz'}", f"gap={{{soap}}}",
-        f"default_sigma={{{ENERGY_NOISE} {noise} 0.0 0.0}}", "energy_parameter_name=ref_energy",
-        "force_parameter_name=ref_forces", "virial_parameter_name=none", "e0_method=average",
+        f"default_sigma={{{ENERGY_NOISE} {noise} 0.0 0.0}}", "energy_parameter_name=REF_energy",
+        "force_parameter_name=REF_forces", "virial_parameter_name=none", "e0_method=average",
         "sparse_jitter=1e-8", "do_copy_at_file=F", "sparse_separate_file=T",
         f"gp_file={folder / 'gap.xml'}",
     ]  # fmt: skip
@@ -177,7 +169,7 @@ def tested(prefix: Path, folder: Path) -> dict[str, float]:
         "import ase.io, json, numpy as np, sys\nfrom quippy.potential import Potential\n"
         "pot = Potential('', param_filename=sys.argv[1] + '/gap.xml')\nwrong = []\n"
         "for atoms in ase.io.read(sys.argv[1] + '/test.xyz', ':'):\n"
-        "    atoms.calc = pot\n    wrong.append(atoms.get_forces() - atoms.arrays['ref_forces'])\n"
+        "    atoms.calc = pot\n    wrong.append(atoms.get_forces() - atoms.arrays['REF_forces'])\n"
         "wrong = np.concatenate(wrong)\n"
         "print(json.dumps({'rmse': np.sqrt(np.mean(wrong**2)), 'max': np.abs(wrong).max()}))"
     )

@@ -15,6 +15,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
+from alj.arrays import instantiated
 from alj.geometry.neighbors import compact
 from alj.types import Params
 
@@ -135,7 +136,7 @@ def _moved(function, primals, tangents):
         if isinstance(of_inputs, SymbolicZero):
             return found, jnp.zeros_like(found)
         return found, jnp.sum(slopes * of_inputs, axis=1)
-    moves = jax.tree.map(_instantiated, (params, inputs), (of_params, of_inputs))
+    moves = jax.tree.map(instantiated, (params, inputs), (of_params, of_inputs))
     return jax.jvp(lambda p, x: _switched(function, p, x, mask), (params, inputs), moves)
 
 
@@ -143,10 +144,6 @@ def _with_slopes(function, params, inputs):
     """Values (rows,) and slopes (rows, inputs): a row's value depends on that row only."""
     found, back = jax.vjp(lambda x: function(params, x), inputs)
     return found, back(jnp.ones_like(found))[0]
-
-
-def _instantiated(primal, tangent):
-    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
 
 
 def _switched(function, params, inputs, mask):

@@ -27,8 +27,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from alj.arrays import instantiated
 from alj.potentials.atomistic import EnergyUnit, check_unit, energy_scale_and_shift
 from alj.potentials.blocks import by_blocks
 from alj.potentials.combine import local
@@ -202,19 +204,11 @@ def _(cutoff, gaussians, primals, tangents):
     (layers, distances), (of_layers, along) = primals, tangents
     anew = partial(_filters_anew, cutoff, gaussians)
     value, slope = jax.jvp(partial(anew, layers), (distances,), (jnp.ones_like(distances),))
-    change = jnp.zeros_like(value) if _nothing(along) else slope * along[..., None]
-    if not all(map(_nothing, jax.tree.leaves(of_layers, is_leaf=_nothing))):
-        filled = jax.tree.map(_filled, of_layers, is_leaf=_nothing)
-        change = change + jax.jvp(lambda given: anew(given, distances), (layers,), (filled,))[1]
+    change = slope * instantiated(distances, along)[..., None]
+    if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(of_layers)):
+        moves = jax.tree.map(instantiated, layers, of_layers)
+        change = change + jax.jvp(lambda given: anew(given, distances), (layers,), (moves,))[1]
     return value, change
-
-
-def _nothing(tangent) -> bool:
-    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-
-
-def _filled(tangent):
-    return jnp.zeros(tangent.shape, tangent.dtype) if _nothing(tangent) else tangent
 
 
 def _dense(layer, x):
