@@ -5,6 +5,11 @@ answer together, these are all trained on everything. From round to round a clas
 network of the old class that holds most of its training structures; one of new structures only with
 that of the nearest old class. Networks that were trained on everything are handed on in turn, so
 that neighbors descend from different ones and their disagreement means something.
+
+Two networks of one origin would agree without knowing anything: where training makes neither better
+(the best of its epochs is kept), they stay the same and χ is 0, which was seen. So only the largest
+of the classes that go on with the same network has it as it was; the others begin with it shrunk
+towards a fresh one (J. Ash, R. P. Adams, NeurIPS 33, 3884 (2020), arXiv:1910.08475).
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +35,11 @@ from alj.potentials.meta_networks import (
 )
 from alj.selection import esoinn
 from alj.training import Fitted, fit
+from alj.training.batching import trained_part
 from alj.types import BadInput, Key, Params, Trainer
+
+SHRUNK = 0.8
+"""What is kept of weights that another class goes on with too; the rest are fresh ones."""
 
 SIZES = 3
 """Structures are padded to one of so many sizes: each more is a program more to compile."""
@@ -77,10 +86,13 @@ def taught(
     trains = np.stack([np.any(now.nearest == c, axis=1) for c in range(now.networks)])
     old = None if params is None else networks_of(jax.tree.map(lambda leaf: leaf[0], params))
     (learn,) = split_named(key, "networks")
-    fits = []
+    fits, kept = [], heirs(parents, np.bincount(now.nearest[:, 0], minlength=now.networks))
     for number, (mask, parent) in enumerate(zip(trains, parents, strict=True)):
         own = None if old is None else jax.tree.map(lambda x, c=parent: x[c : c + 1], old)
         mine = jax.random.fold_in(learn, number)
+        if own is not None and number not in kept:
+            mine, apart = jax.random.split(mine)
+            own = _shrunk(parts, own, apart)
         fits.append(
             _one(mine, parts, trainer, datasets.select(data, np.flatnonzero(mask)), own, dtype)
         )
@@ -131,6 +143,31 @@ def inherited(now: Taught, before: Taught | None, nearest: int) -> list[int]:
             gaps = cdist(now.nodes[now.of == c] * now.scale, before.nodes * before.scale)
             parents.append(int(before.of[np.argmin(np.min(gaps, axis=0))]))
     return parents
+
+
+def heirs(parents: list[int], sizes: Int[np.ndarray, " networks"]) -> set[int]:
+    """The networks that go on unchanged: of those with the same parent the one of most structures.
+
+    >>> sorted(heirs([0, 1, 1], np.array([5, 2, 9])))
+    [0, 2]
+    """
+    largest: dict[int, int] = {}
+    for number, parent in enumerate(parents):
+        if parent not in largest or sizes[number] > sizes[largest[parent]]:
+            largest[parent] = number
+    return set(largest.values())
+
+
+def _shrunk(parts: MetaNetworks, params: Params, key: Key) -> Params:
+    """A network (with a leading axis of 1) between itself and a fresh one."""
+    fresh, _ = trained_part(jax.jit(parts.body.init)(key))
+    trained, rebuild = trained_part(params)
+    return rebuild(
+        jax.tree.map(
+            lambda old, new: (SHRUNK * old + (1.0 - SHRUNK) * new[None]).astype(old.dtype),
+            trained, fresh,
+        )
+    )  # fmt: skip
 
 
 def _in_turn(now: Taught, nearest: int) -> list[int]:

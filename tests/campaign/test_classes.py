@@ -1,6 +1,7 @@
 """A campaign's classes: the network that grows, who trains on what, and who inherits from whom."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from alj.campaign.reading import empty_labels
 from alj.potentials import meta_networks
 from alj.potentials.meta_networks import nearest_classes, of_networks
 from alj.selection import esoinn
-from alj.training import gradient
+from alj.training import Fitted, gradient
 from alj.types import Structure
 
 BODY = {"name": "behler_parrinello", "hidden": [4], "cutoff_A": 3.5}
@@ -118,6 +119,41 @@ def fitted():
     )
     given = (parts, trainer, learned(), clusters(), None, None, SETTINGS, "float64")
     return parts, [taught(jax.random.key(3), *given) for _ in range(2)]
+
+
+def test_of_classes_with_one_origin_the_largest_goes_on_with_its_network(monkeypatch):
+    """The others begin apart from it, and from each other: else they may stay the same network and
+    agree without knowing anything."""
+    parts, starts = parts_of(), []
+
+    def begun(key, parts, trainer, data, params, dtype):
+        starts.append(jax.tree.map(np.asarray, params))
+        return SimpleNamespace(params=params)
+
+    monkeypatch.setattr(class_training, "_one", begun)
+    done = Fitted(None, *[np.zeros(1)] * 6, None, 0)
+    monkeypatch.setattr(
+        class_training, "_together", lambda fits, params, trains: done._replace(params=params)
+    )
+    trainer = gradient(parts.body, members=2)
+    last = jax.vmap(of_networks(parts).init)(jax.random.split(jax.random.key(1), 2))
+    # everything was of one class
+    none = np.zeros((datasets.count(clusters()), 2), int)
+    before = Taught(np.zeros((1, 8)), np.array([0]), 1.0, none)
+    _, now = taught(
+        jax.random.key(3), parts, trainer, learned(), clusters(), last, before, SETTINGS, "float64"
+    )
+    origin = class_training.networks_of(jax.tree.map(lambda leaf: leaf[0], last))
+    first = [np.asarray(leaf[:1]) for leaf in jax.tree.leaves(origin)]
+    assert now.networks >= 3
+    largest = np.argmax(np.bincount(now.nearest[:, 0]))
+    for c, start in enumerate(starts):
+        same = [np.array_equal(*pair) for pair in zip(jax.tree.leaves(start), first, strict=True)]
+        assert all(same) == (c == largest)
+    weights = [start["readout"]["weights"] for start in starts]
+    assert len({one.tobytes() for one in weights}) == now.networks
+    # shrunk, not thrown away
+    assert min(np.corrcoef(one.ravel(), weights[largest].ravel())[0, 1] for one in weights) > 0.8
 
 
 @pytest.mark.slow
