@@ -15,6 +15,9 @@ from alj.uncertainty.calibration import conformal_scale
 
 COVERAGE = 0.9
 
+SAME = 1e-4
+"""A median indicator below this, in eV/Å, is no knowledge: the networks are the same."""
+
 
 def states(folder: Path) -> list:
     """The states that a campaign's rounds began with, the last one included."""
@@ -99,6 +102,7 @@ def row(report: Mapping, state) -> dict:
         "nodes": 0 if found is None else int(found.network.count),
         "classes": 0 if found is None else int(np.max(esoinn.classes(found.network))) + 1,
         "networks": state.memory["taught"].networks,
+        "median_indicator": (judged.get("indicator_quantiles_eV_per_A") or [None] * 3)[2],
         "widths": (state.memory.get("widths") or {}).get("hidden"),
         "widths_tried": (state.memory.get("widths") or {}).get("tried"),
         "length": state.memory.get("length", 1),
@@ -241,6 +245,17 @@ def page(plan: Mapping, numbers: Mapping) -> list[str]:
         cells = ["" if each[name] is None else str(each[name]) for name in names]
         cells += ["" if each[n] is None else f"{each[n]:.3g}" for n in shares]
         lines.append(f"| {' | '.join([*cells, str(round(each['seconds']))])} |")
+    same = [
+        str(each["round"]) for each in numbers["rounds"][1:]
+        if each["median_indicator"] is not None and each["median_indicator"] < SAME
+    ]  # fmt: skip
+    if same:
+        lines += [
+            "",
+            f"In round {', '.join(same)} the median χ of the pool is below {SAME:g} eV/Å: networks "
+            "of one origin had stayed the same, so the shares of that round mean nothing (classes "
+            "of one origin begin apart in later versions).",
+        ]
     lines += [
         "",
         f"Composition of the final set (waters: structures): {numbers['composition']}.",
