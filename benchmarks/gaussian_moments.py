@@ -42,6 +42,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from epochs import timed
 
 from alj.arrays import double_precision
 from alj.calculator import CommitteeCalculator
@@ -155,16 +156,9 @@ def train(potential, frames: list[Atoms], optimizer: str, epochs: int, after_epo
     )
     chosen = np.arange(len(known))[None] < TRAINED
     trainer = trainer._replace(split=lambda key, count, members, before: chosen)
-    seconds, began = [], time.process_time()
-
-    def on_block(*_):
-        nonlocal began
-        seconds.append(time.process_time() - began)
-        after_epoch()
-        began = time.process_time()
-
     batch = batch_of(known, potential.cutoff)
     key = jax.random.key(1)
+    seconds, on_block = timed(after_epoch)
     found = fit(key, trainer, potential, None, (batch,), len(known), on_block=on_block, block=1)
     return found.params, seconds
 

@@ -32,6 +32,7 @@ import sys
 import time
 
 import numpy as np
+from epochs import timed
 
 SIZES = {
     "small": {
@@ -115,15 +116,8 @@ def ours(path: str, size: dict, epochs: int, after_epoch) -> tuple[list[float], 
         potential, members=1, epochs=epochs, batch_size=BATCH, learning_rate=RATE, split="all",
         energy_weight=ENERGY_WEIGHT, force_weight=FORCE_WEIGHT, precision="float32",
     )  # fmt: skip
-    seconds, began = [], time.process_time()
-
-    def on_block(*_):
-        nonlocal began
-        seconds.append(time.process_time() - began)
-        after_epoch()
-        began = time.process_time()
-
     batches = datasets.batches(data, potential.cutoff, count_bucket=False)
+    seconds, on_block = timed(after_epoch)
     made = fit(
         jax.random.key(0), trainer, potential, None, batches, BOXES, on_block=on_block, block=1
     )
