@@ -154,8 +154,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     given = registry.filled(reduce_settings, config.get("reduce") or {}, "reduce")
     shared = {key: config[key] for key in SHARED if key in config}
     learned = replay.resolve({**shared, "selectors": ["random"]})
-    learned = {key: learned[key] for key in SHARED}
-    return {**learned, **top, "reduce": given, "esoinn": config.get("esoinn") or {}}
+    shared = {key: learned[key] for key in SHARED}
+    return {**shared, **top, "reduce": given, "esoinn": config.get("esoinn") or {}}
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:

@@ -244,9 +244,8 @@ def units(
 
 def _charge_spread(batches: tuple[Batch, ...]) -> Float[Array, ""]:
     """The standard deviation of labeled charges about the mean of each element (e); NaN without."""
-    none, of_each = jnp.zeros(()), jnp.zeros(119)
-    totals, counts, squares = of_each, of_each, none
-    given = []
+    totals = counts = jnp.zeros(119)  # by atomic number
+    squares, given = jnp.zeros(()), []
     for batch in batches:
         species, charges = batch.structures.species, batch.labels.charges
         has = ~jnp.isnan(charges) & (species > 0) & (batch.index >= 0)[:, None]
